@@ -1,0 +1,34 @@
+"""Claims: what is known of an attester after its evidence was found genuine. Made only by a room's `verify`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from casemate.errors import Finding
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Verified facts.
+
+    `platform_class` is `development` or `production`; `memory_encrypted` says whether the hardware keeps the host out.
+    `measurement` maps register names to hex (`pcr4`, `measurement`, `rtmr1`); `init_data` is the hex of the register
+    that binds initdata, `report_data` the hex of the register that carried the request. `values` are the claims under
+    the field's names (coco-wire 2.6), for policies. `checks` are the rules that passed. `fresh` is false when no
+    report data was asked for.
+    """
+
+    tee: str
+    platform_class: str
+    memory_encrypted: bool
+    debug: bool
+    measurement: dict[str, str]
+    report_data: str
+    init_data: str
+    fresh: bool
+    vouched_by: str
+    values: dict[str, Any]
+    checks: tuple[Finding, ...] = ()
+    valid_until: datetime | None = None

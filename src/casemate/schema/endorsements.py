@@ -1,0 +1,24 @@
+"""Endorsements: what vendors and platform operators vouch for (RFC 9334 section 8.2), gathered before verification."""
+
+from __future__ import annotations
+
+import msgspec
+
+DEVELOPMENT = "development"
+PRODUCTION = "production"
+
+
+class Anchor(msgspec.Struct, frozen=True, kw_only=True):
+    """A root that the relying party trusts: a DER certificate and the class of platforms that it may vouch for."""
+
+    certificate: bytes
+    platform_class: str = DEVELOPMENT
+    name: str = ""
+
+
+class Endorsements(msgspec.Struct, frozen=True, kw_only=True):
+    """Anchors, plus whatever certificates and collateral documents the room's `endorse` collected (name → bytes)."""
+
+    anchors: tuple[Anchor, ...] = ()
+    certificates: tuple[bytes, ...] = ()
+    collateral: dict[str, bytes] = {}

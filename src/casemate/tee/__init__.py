@@ -1,0 +1,23 @@
+"""The TEE rooms and their register: one folder holds all that is known of a TEE; here is the only list of names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from casemate.errors import Unusable
+from casemate.tee.room import Room
+
+ROOMS: dict[str, str] = {
+    "tpm": "casemate.tee.tpm",
+    "snp": "casemate.tee.snp",
+    "tdx": "casemate.tee.tdx",
+    "sample": "casemate.tee.sample",
+}
+
+
+def room(tee: str) -> Room:
+    """The room of a TEE by its wire name, imported when asked for; an unknown name is `Unusable`."""
+    if tee not in ROOMS:
+        raise Unusable(f"TEE {tee[:32]!r} is not known", hint="known: " + ", ".join(sorted(ROOMS)))
+    return cast(Room, import_module(ROOMS[tee]))

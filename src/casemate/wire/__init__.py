@@ -1,0 +1,1 @@
+"""Wire: bounded readers and canonical encodings. Knows bytes, never what they mean."""
