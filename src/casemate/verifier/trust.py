@@ -1,0 +1,84 @@
+"""What a relying party trusts: a broker by its pin, the anchors of platforms, and reference values. Papers, from a file.
+
+Nothing that the checked service says can add to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from casemate.crypto import pins
+from casemate.drivers import brokerclient
+from casemate.errors import Malformed, Unusable
+from casemate.schema.app import AppStatement
+from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
+from casemate.schema.reference import ReferenceValues
+from casemate.wire import jcs
+from casemate.wire.encoding import b64, unb64
+
+LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Trust:
+    """A relying party's trust file, read."""
+
+    broker_url: str
+    broker_pin: str
+    anchors: tuple[Anchor, ...]
+    references: tuple[ReferenceValues, ...]
+
+    def statement(self, app_id: str) -> AppStatement:
+        """The broker's statement of an app, over a connection to the pinned key and signed by that broker."""
+        return brokerclient.app_statement(self.broker_url, self.broker_pin, app_id)
+
+    def as_document(self) -> dict[str, Any]:
+        """The JSON form that `read` takes."""
+        return {
+            "broker": {"url": self.broker_url, "pin": self.broker_pin},
+            "anchors": [
+                {"certificate": b64(a.certificate), "platform_class": a.platform_class, "name": a.name}
+                for a in self.anchors
+            ],
+            "reference_values": msgspec.to_builtins(list(self.references)),
+        }
+
+
+def read(path: Path) -> Trust:
+    """The trust file at `path`; `Unusable` when it is not there, `Malformed` when it breaks its format."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Unusable(
+            f"no trust file at {path}: {error.strerror}",
+            hint="`casemate up` writes one for the local domain; for another, ask its operator and check the pins",
+        ) from error
+    return from_document(jcs.parse_object(data, "trust file", limit=LIMIT))
+
+
+def from_document(document: dict[str, Any]) -> Trust:
+    """The trust in a parsed document."""
+    try:
+        broker = document["broker"]
+        anchors = tuple(_anchor(entry) for entry in document["anchors"])
+        references = tuple(msgspec.convert(entry, ReferenceValues) for entry in document["reference_values"])
+        url, pin = str(broker["url"]), str(broker["pin"])
+    except (KeyError, TypeError, msgspec.ValidationError) as error:
+        raise Malformed(f"trust file: {error}") from error
+    if not pins.is_digest(pin):
+        raise Malformed("trust file: broker.pin is not sha256:<64 hex>")
+    if not anchors or not references:
+        raise Malformed("trust file: at least one anchor and one reference value are wanted")
+    return Trust(url, pin, anchors, references)
+
+
+def _anchor(entry: dict[str, Any]) -> Anchor:
+    kind = entry.get("platform_class")
+    if kind not in (DEVELOPMENT, PRODUCTION):
+        raise Malformed(f"trust file: platform_class {kind!r} is neither {DEVELOPMENT} nor {PRODUCTION}")
+    certificate = unb64(str(entry["certificate"]), "trust file: certificate")
+    return Anchor(certificate=certificate, platform_class=kind, name=str(entry.get("name", "")))
