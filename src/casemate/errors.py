@@ -41,6 +41,24 @@ class Finding:
         }
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One place in a document that breaks its format: `path` as in ``containers[0].image``, `line` 0 if unknown."""
+
+    path: str
+    message: str
+    hint: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        where = f"line {self.line}, " if self.line else ""
+        return f"{where}{self.path or 'document'}: {self.message}"
+
+    def as_json(self) -> dict[str, str | int]:
+        """The problem in the shape of ``--json``."""
+        return {"path": self.path, "message": self.message, "hint": self.hint, "line": self.line}
+
+
 class CasemateError(Exception):
     """Base of every error that Casemate raises on purpose. `hint` says what the reader can do."""
 
@@ -52,9 +70,16 @@ class CasemateError(Exception):
 
 
 class Malformed(CasemateError):
-    """Bytes or a document break their format. Raised by parsers, and the only error a parser raises."""
+    """Bytes or a document break their format. Raised by parsers, and the only error a parser raises.
+
+    `problems` lists every place that is wrong, where the parser looks for all of them.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__(message, hint=hint or next((p.hint for p in self.problems if p.hint), ""))
 
 
 class Unusable(CasemateError):
