@@ -55,7 +55,14 @@ def build_root(target: Path) -> None:
 
     lock = debs.read_lock(HERE / "packages.lock")
     debs.unpack(lock, target)
-    for name in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "var/lib/dpkg"):
+    for name in (
+        "usr/share/doc",
+        "usr/share/man",
+        "usr/share/locale",
+        "usr/share/lintian",
+        "usr/share/bug",
+        "var/lib/dpkg",
+    ):
         shutil.rmtree(target / name, ignore_errors=True)
     for folder in ("srv/www", "srv/data", "run/secrets", "run/casemate", "tmp", "proc", "sys", "dev"):
         (target / folder).mkdir(parents=True, exist_ok=True)
@@ -102,13 +109,13 @@ def signing_key() -> tuple[bytes, str]:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private, public.decode()
 
 
-def manifest(*, app: str, broker: dict[str, str], registry: dict[str, str], image: str, signer: str) -> dict[str, object]:
+def manifest(
+    *, app: str, broker: dict[str, str], registry: dict[str, str], image: str, signer: str
+) -> dict[str, object]:
     """The web service's manifest as a document."""
     return {
         "apiVersion": "casemate/v1",

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from casemate.boot import initdata as initdata_paper
-from casemate.drivers import http
+from casemate.drivers import http, tlspeer
 from casemate.errors import Finding, Malformed, Refused, Unusable
 from casemate.policy import appraise
 from casemate.release.session import purpose_data
@@ -70,17 +70,18 @@ def ask(endpoint: str, *, port: int | None = None, url: str | None = None) -> An
     host, _, number = endpoint.rpartition(":")
     if not host or not number.isdigit():
         raise Unusable(f"service {endpoint!r} is not HOST:PORT")
-    pin = http.peer_pin(host, int(number))
+    pin = tlspeer.pin(host, int(number))
     nonce = os.urandom(32)
     query = f"?nonce={b64u(nonce)}" + (f"&port={port}" if port else "")
     if url:
         response = http.request("GET", url + query, timeout=60, limit=ANSWER_LIMIT, insecure=url.startswith("http://"))
     else:
-        response = http.request("GET", f"https://{endpoint}{EVIDENCE_PATH}{query}", pin=pin, timeout=60, limit=ANSWER_LIMIT)
+        target = f"https://{endpoint}{EVIDENCE_PATH}{query}"
+        response = http.request("GET", target, pin=pin, timeout=60, limit=ANSWER_LIMIT)
     if response.status != 200:
         raise Unusable(
             f"service {endpoint} gives no evidence (HTTP {response.status})",
-            hint=f"the service must pass {EVIDENCE_PATH} on to /run/casemate/api.sock and its manifest must grant api.evidence",
+            hint=f"the service must pass {EVIDENCE_PATH} on to /run/casemate/api.sock, and its manifest grant api.evidence",
         )
     return _read(response.body, pin, nonce)
 
