@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Vendors made for tests: real formats, real signatures, throw-away roots. Never trusted unless a test anchors them."""
