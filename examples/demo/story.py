@@ -68,14 +68,13 @@ class Story:
         ok = all(s["ok"] for s in self.steps) and bool(self.refusals) and all(r["ok"] for r in self.refusals)
         print("\n    step                                                              seconds  result")
         for step in self.steps:
-            print(
-                f"    {step['number']}. {step['title'][:60]:<62}{step['seconds']:>8.1f}  {'ok' if step['ok'] else 'FAILED'}"
-            )
+            result = "ok" if step["ok"] else "FAILED"
+            print(f"    {step['number']}. {step['title'][:60]:<62}{step['seconds']:>8.1f}  {result}")
         held = sum(r["ok"] for r in self.refusals)
         print(f"    {'all':<65}{total:>8.1f}  {held} of {len(self.refusals)} refusals as they must be")
         print(
-            "\n    This is a DEVELOPMENT platform (a software TPM): every mechanism is real, but it does not protect from"
-            " this host, which could forge its evidence. Production policy refuses it."
+            "\n    This is a DEVELOPMENT platform (swtpm, a software TPM): every mechanism is real, but it does not"
+            " protect from this host, which could forge its evidence. Production policy refuses it."
         )
         record = {
             "ok": ok,
@@ -108,9 +107,8 @@ class Output:
 def casemate(*words: str | Path, secret: bytes | None = None, may_fail: bool = False) -> Output:
     """Run `casemate … --json` as a user would; secrets go in through standard input."""
     argv = [sys.executable, "-m", "casemate", *map(str, words), "--json"]
-    done = subprocess.run(
-        argv, input=secret, stdin=None if secret is not None else subprocess.DEVNULL, capture_output=True
-    )
+    feed: dict[str, Any] = {"input": secret} if secret is not None else {"stdin": subprocess.DEVNULL}
+    done = subprocess.run(argv, capture_output=True, check=False, **feed)
     errors = done.stderr.decode(errors="replace").strip()
     try:
         document = json.loads(done.stdout) if done.stdout.strip() else {}

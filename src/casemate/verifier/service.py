@@ -81,7 +81,7 @@ def ask(endpoint: str, *, port: int | None = None, url: str | None = None) -> An
     if response.status != 200:
         raise Unusable(
             f"service {endpoint} gives no evidence (HTTP {response.status})",
-            hint=f"the service must pass {EVIDENCE_PATH} on to /run/casemate/api.sock, and its manifest grant api.evidence",
+            hint=f"it must pass {EVIDENCE_PATH} on to /run/casemate/api.sock, and its manifest grant api.evidence",
         )
     return _read(response.body, pin, nonce)
 

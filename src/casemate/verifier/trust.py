@@ -1,4 +1,4 @@
-"""What a relying party trusts: a broker by its pin, the anchors of platforms, and reference values. Papers, from a file.
+"""What a relying party trusts: a broker by its pin, the anchors of platforms, and reference values; from a file.
 
 Nothing that the checked service says can add to it.
 """
