@@ -122,7 +122,7 @@ def error(problem: CasemateError, *, as_json: bool) -> None:
         click.echo("refused" if not problem.args else clean(str(problem)).partition(": ")[0] + ":", err=True)
         findings(found, err=True, passed=False)
         return
-    click.echo(f"error: {clean(problem)}", err=True)
+    click.echo(f"error: {clean(str(problem).partition(chr(10))[0] if places else problem)}", err=True)
     for place in places:
         click.echo(f"  ✗ {clean(place)}", err=True)
         if place.hint:

@@ -7,27 +7,64 @@ Its identity is SHA-256 over its RFC 8785 JSON, never over file bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from casemate.crypto import pins
-from casemate.errors import Malformed
+from casemate.errors import Malformed, Problem
 from casemate.wire import jcs
 
 API_VERSION = "casemate/v1"
 MAX_BYTES = 1 << 20
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="DNS label")]
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-AbsolutePath = Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=1024)]
-Resource = Annotated[str, Meta(pattern=r"^kbs:///[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}$")]
-ImageReference = Annotated[str, Meta(max_length=512, description="registry/repository@sha256:…, always by digest")]
-EnvName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+STRICT_END = r"$(?!\n)"  # Python's $ also matches before a last newline; JSON Schema's does not
+
+
+def _whole(pattern: str) -> str:
+    """The pattern, anchored at both ends."""
+    return f"^{pattern}{STRICT_END}"
+
+
+_REPOSITORY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+_SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+
+Name = Annotated[str, Meta(pattern=_whole(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"), description="DNS label")]
+Digest = Annotated[str, Meta(pattern=_whole(r"sha256:[0-9a-f]{64}"), description="sha256:<64 hex digits>")]
+AbsolutePath = Annotated[str, Meta(pattern=_whole(r"/[^\x00-\x1f\x7f]*"), max_length=1024, description="absolute path")]
+Resource = Annotated[
+    str,
+    Meta(
+        pattern=_whole(f"kbs:///{_SEGMENT}/{_SEGMENT}/{_SEGMENT}"), max_length=512, description="kbs:///repo/type/tag"
+    ),
+]
+ImageReference = Annotated[
+    str,
+    Meta(
+        pattern=_whole(_REPOSITORY + r"@sha256:[0-9a-f]{64}"),
+        max_length=512,
+        description="image by digest, registry/repository@sha256:<64 hex digits>",
+    ),
+]
+EnvName = Annotated[
+    str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), max_length=256, description="environment variable name")
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$", description="octal permission bits")]
-Signal = Annotated[str, Meta(pattern=r"^SIG[A-Z0-9]{2,12}$")]
+Mebibytes = Annotated[int, Meta(ge=4, le=1 << 30)]
+Mode = Annotated[str, Meta(pattern=_whole(r"0?[0-7]{3}"), description="octal permission bits in quotes, '0400'")]
+Signal = Annotated[str, Meta(pattern=_whole(r"SIG[A-Z0-9]{2,12}"), description="signal name, SIGHUP")]
+Capability = Annotated[str, Meta(pattern=_whole(r"CAP_[A-Z_]+"), description="capability name, CAP_NET_BIND_SERVICE")]
+User = Annotated[
+    str, Meta(pattern=_whole(r"[0-9]{1,10}(:[0-9]{1,10})?"), description="numeric uid or uid:gid in quotes")
+]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=_whole(r"https://[^\s/?#@]+"), max_length=512, description="https://host or https://host:port, no path"
+    ),
+]
 
 
 class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -37,7 +74,7 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class Broker(Paper, frozen=True, kw_only=True):
     """A key service: its base URL and the pin of its TLS key (`casemate.crypto.pins`)."""
 
-    url: Annotated[str, Meta(pattern=r"^https://[^\s/?#]+(:[0-9]+)?$", max_length=512)]
+    url: Url
     key: Digest
 
 
@@ -45,7 +82,7 @@ class Signer(Paper, frozen=True, kw_only=True):
     """Who may sign which images: a PEM public key and repository patterns (`*` matches within one path segment)."""
 
     key: Annotated[str, Meta(max_length=4096)]
-    images: tuple[Annotated[str, Meta(min_length=1, max_length=512)], ...]
+    images: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=512)], ...], Meta(min_length=1)]
 
 
 class Registry(Paper, frozen=True, kw_only=True):
@@ -104,9 +141,9 @@ class PortRule(Paper, frozen=True, kw_only=True):
 class Limits(Paper, frozen=True, kw_only=True):
     """Resource limits of one container (cgroup v2); None leaves the VM's own size as the bound."""
 
-    memory_mib: Annotated[int, Meta(ge=4)] | None = None
-    pids: Annotated[int, Meta(ge=1)] | None = None
-    cpus: Annotated[float, Meta(gt=0)] | None = None
+    memory_mib: Mebibytes | None = None
+    pids: Annotated[int, Meta(ge=1, le=1 << 22)] | None = None
+    cpus: Annotated[float, Meta(gt=0, le=4096)] | None = None
 
 
 class Api(Paper, frozen=True, kw_only=True):
@@ -129,8 +166,8 @@ class Container(Paper, frozen=True, kw_only=True):
     env: tuple[EnvVar, ...] = ()
     files: tuple[File, ...] = ()
     secrets: tuple[Secret, ...] = ()
-    user: Annotated[str, Meta(pattern=r"^[0-9]{1,10}(:[0-9]{1,10})?$", description="uid or uid:gid")] | None = None
-    capabilities: tuple[Annotated[str, Meta(pattern=r"^CAP_[A-Z_]+$")], ...] = ()
+    user: User | None = None
+    capabilities: tuple[Capability, ...] = ()
     read_only_root: bool = True
     mounts: tuple[Mount, ...] = ()
     tmpfs: tuple[AbsolutePath, ...] = ()
@@ -147,7 +184,7 @@ class Volume(Paper, frozen=True, kw_only=True):
     name: Name
     app: Digest
     key: Resource
-    minimum_mib: Annotated[int, Meta(ge=16)] = 16
+    minimum_mib: Annotated[int, Meta(ge=16, le=1 << 30)] = 16
 
 
 class Host(Paper, frozen=True, kw_only=True):
@@ -161,8 +198,8 @@ class Host(Paper, frozen=True, kw_only=True):
 class Minimum(Paper, frozen=True, kw_only=True):
     """Least VM size; the launch decides the rest."""
 
-    cpus: Annotated[int, Meta(ge=1)] = 1
-    memory_mib: Annotated[int, Meta(ge=128)] = 256
+    cpus: Annotated[int, Meta(ge=1, le=4096)] = 1
+    memory_mib: Annotated[int, Meta(ge=128, le=1 << 30)] = 256
 
 
 class Manifest(Paper, frozen=True, kw_only=True):
@@ -172,7 +209,7 @@ class Manifest(Paper, frozen=True, kw_only=True):
     name: Name
     app: Digest
     brokers: Annotated[tuple[Broker, ...], Meta(min_length=1)]
-    quorum: Annotated[int, Meta(ge=1)] = 1
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 1
     signers: Annotated[tuple[Signer, ...], Meta(min_length=1)]
     registries: tuple[Registry, ...] = ()
     containers: Annotated[tuple[Container, ...], Meta(min_length=1)]
@@ -205,10 +242,22 @@ def parse(data: bytes | str) -> Manifest:
     return from_builtins(document)
 
 
-def from_builtins(document: object) -> Manifest:
-    """The manifest of an already parsed document (from YAML or JSON)."""
+def from_builtins(document: object, lines: Mapping[str, int] | None = None) -> Manifest:
+    """The manifest of an already parsed document; `Malformed` lists every problem with its path and a hint.
+
+    `lines` (path → line number) comes from a reader that knows them, such as `casemate.schema.manifest_yaml`.
+    """
+    from casemate.schema import manifest_rules
+
+    problems: tuple[Problem, ...] = ()
     try:
         manifest = msgspec.convert(document, Manifest)
-    except msgspec.ValidationError as error:
-        raise Malformed(f"manifest: {error}") from error
+    except (msgspec.ValidationError, RecursionError):
+        from casemate.schema import manifest_shape
+
+        manifest, problems = manifest_shape.draft(document)
+    problems = manifest_rules.judge(manifest, known=problems, lines=lines or {})
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise Malformed(f"manifest: {len(problems)} problem{'s'[: len(problems) > 1]}{listed}", problems=problems)
     return manifest
