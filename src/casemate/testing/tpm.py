@@ -5,7 +5,7 @@
     endorsements = Endorsements(anchors=(tpm.anchor,))
     claims = verify(evidence, endorsements, request, now)
 
-`broken` names one fault (`BROKEN`), for testing that it is refused. `measurement` gives the registers as reference values.
+`broken` names one fault (`BROKEN`), for testing that it is refused. `measurement` gives the registers to expect.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -47,7 +48,7 @@ class FakeVendor:
     is_ca: bool = True
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
-    @property
+    @cached_property
     def certificate(self) -> bytes:
         """The self-signed root, DER."""
         return self._issue(self.key.public_key(), self.name, self.start, self.start + self.days * _DAY, ca=self.is_ca)

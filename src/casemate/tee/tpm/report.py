@@ -3,7 +3,7 @@
 Standard: TPM 2.0 Library, Part 2 (rev 1.59) sections 10.12 (attestation), 11.3 (signatures), 12.2 (public areas);
 Part 1 section 16 (names). JSON: CoCo's `tpm` evidence plus `ak_chain` and `event_log`. All integers are big-endian.
 
-    TPMS_ATTEST  magic u32 | type u16 | qualifiedSigner 2B | extraData 2B | clockInfo 17 | firmware u64 | TPMS_QUOTE_INFO
+    TPMS_ATTEST  magic u32 | type u16 | qualifiedSigner 2B | extraData 2B | clockInfo | firmware u64 | TPMS_QUOTE_INFO
     clockInfo    clock u64 (ms) | resetCount u32 | restartCount u32 | safe u8
     QUOTE_INFO   count u32 | count x (hash u16 | size u8 | bitmap) | pcrDigest 2B
 """
