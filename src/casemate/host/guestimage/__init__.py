@@ -1,0 +1,8 @@
+"""The guest image: built from locked packages, the same bytes everywhere, with its expected measurements beside it."""
+
+from __future__ import annotations
+
+from casemate.host.guestimage.build import build, ensure
+from casemate.host.guestimage.image import GuestImage, load
+
+__all__ = ["GuestImage", "build", "ensure", "load"]

@@ -1,0 +1,112 @@
+"""The story of a build: packages → root folder → disk, initrd, kernel, firmware → `image.json`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from casemate.boot import pcr
+from casemate.drivers import paths, tools
+from casemate.errors import Unusable
+from casemate.host.guestimage import disk, image, initrd, lock, root
+from casemate.host.guestimage.image import GuestImage
+from casemate.host.guestimage.lock import Lock
+from casemate.host.guestimage.modules import Modules
+from casemate.host.guestimage.recipe import Recipe, input_digest, load_recipe, recorded_registers
+from casemate.schema.launch import Launch
+
+__all__ = ["build", "ensure"]
+
+_FIRMWARE = "usr/share/ovmf/OVMF.fd"
+_ROOM_NEEDED = 700 << 20
+Progress = Callable[[str], None]
+
+
+def ensure(progress: Progress = lambda _: None) -> GuestImage:
+    """The guest image of this source tree, from the cache or built now."""
+    recipe = load_recipe()
+    tools.root(progress)
+    found, files = lock.obtain(recipe, progress)
+    inputs = input_digest(recipe, found.text.encode())
+    target = paths.cache() / "guest" / inputs[:32]
+    if (target / "image.json").is_file():
+        return image.load(target)
+    return build(recipe, found, files, target, progress)
+
+
+def build(
+    recipe: Recipe, found: Lock, files: Mapping[str, Path], target: Path, progress: Progress = lambda _: None
+) -> GuestImage:
+    """Build into the folder `target`, which appears complete or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scripts = tools.recipe_folder()
+    out = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent))
+    try:
+        with _workspace() as work:
+            progress(f"unpacking {len(found.packages)} packages")
+            by_name = {p.name: p for p in found.packages}
+            for name in (found.kernel, found.firmware):
+                tools.unpack([files[by_name[name].name]], work / name)
+            tree = work / "root"
+            root.unpack_root(found.root, files, tree)
+            modules = Modules(work / found.kernel)
+            progress("assembling the root")
+            root.assemble(recipe, tree, modules, scripts / "root")
+            progress("making the disk and its hash tree")
+            made = disk.make(recipe, tree, out / "disk.img")
+            progress("making the initrd")
+            content = initrd.entries(recipe, tree, modules, (scripts / "initrd/init").read_bytes())
+            (out / "initrd").write_bytes(initrd.compress(initrd.archive(content, recipe.epoch)))
+            shutil.copyfile(_only(work / found.kernel, "boot/vmlinuz-*"), out / "kernel")
+            shutil.copyfile(_only(work / found.firmware, _FIRMWARE), out / "firmware.fd")
+        _describe(recipe, found, made, out)
+        out.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        out.rename(target)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    return image.load(target)
+
+
+def _describe(recipe: Recipe, found: Lock, made: disk.Disk, out: Path) -> None:
+    command_line = " ".join([*recipe.kernel.command_line, made.parameter])
+    firmware, kernel = (out / "firmware.fd").read_bytes(), (out / "kernel").read_bytes()
+    recorded = recorded_registers(firmware)
+    launch = Launch(kernel=kernel, initrd=(out / "initrd").read_bytes(), command_line=command_line)
+    image.describe(
+        out,
+        name=recipe.name,
+        command_line=command_line,
+        roothash=made.root,
+        recorded=recorded,
+        measurements={"tpm": {**recorded, **pcr.direct_boot(launch)}},
+        lock=found.digest,
+        lock_committed=found.committed,
+        inputs=input_digest(recipe, found.text.encode()),
+        packages=[f"{p.name} {p.version}" for p in found.packages],
+    )
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    """A folder for the trees: in memory when there is room, since thousands of small files are made."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > _ROOM_NEEDED
+    folder = Path(tempfile.mkdtemp(prefix="casemate-guest-", dir=shared if roomy else None))
+    before = os.umask(0o022)
+    try:
+        yield folder
+    finally:
+        os.umask(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise Unusable(f"{folder.name} has {len(found)} files {pattern}, expected one")
+    return found[0]
