@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "LazyGroup", "casemate", "main"]
 
 # One line per command. The module is imported only when the command is called or its own help is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "app": ("casemate.cli.app:app", "Found apps, register and revoke their releases."),
+    "app": ("casemate.cli.app:app", "Found apps and list them."),
     "down": ("casemate.cli.down:down", "Stop the local broker and registry."),
     "exec": ("casemate.cli.exec:exec_", "Run a program in a container, where the manifest grants it."),
     "guest": ("casemate.cli.guest:guest", "Build and measure the guest image."),
@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),
+    "release": ("casemate.cli.release:release", "Register and revoke an app's releases."),
     "rm": ("casemate.cli.rm:rm", "Remove a workload and all that it left on this host."),
     "run": ("casemate.cli.run:run", "Start a workload from its manifest."),
     "secret": ("casemate.cli.secret:secret", "Store and delete an app's secrets."),

@@ -28,7 +28,9 @@ def _whole(pattern: str) -> str:
     return f"^{pattern}{STRICT_END}"
 
 
-_REPOSITORY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+_LABEL = r"[a-z0-9][a-z0-9-]{0,62}"
+_HOST = rf"(localhost|{_LABEL}(\.{_LABEL})+|{_LABEL}(?=:)|\[[0-9a-f:.]{{2,45}}\])(:[0-9]{{1,5}})?"
+_PATH = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 
 Name = Annotated[str, Meta(pattern=_whole(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"), description="DNS label")]
@@ -43,10 +45,13 @@ Resource = Annotated[
 ImageReference = Annotated[
     str,
     Meta(
-        pattern=_whole(_REPOSITORY + r"@sha256:[0-9a-f]{64}"),
+        pattern=_whole(rf"{_HOST}(/{_PATH})+@sha256:[0-9a-f]{{64}}"),
         max_length=512,
         description="image by digest, registry/repository@sha256:<64 hex digits>",
     ),
+]
+RepositoryPrefix = Annotated[
+    str, Meta(pattern=_whole(rf"{_HOST}(/{_PATH})*"), max_length=512, description="registry or registry/repository")
 ]
 EnvName = Annotated[
     str, Meta(pattern=_whole(r"[A-Za-z_][A-Za-z0-9_]*"), max_length=256, description="environment variable name")
@@ -88,8 +93,8 @@ class Signer(Paper, frozen=True, kw_only=True):
 class Registry(Paper, frozen=True, kw_only=True):
     """Where the guest finds images whose reference starts with `prefix` (containers-registries.conf words)."""
 
-    prefix: Annotated[str, Meta(min_length=1, max_length=512)]
-    location: Annotated[str, Meta(min_length=1, max_length=512)]
+    prefix: RepositoryPrefix
+    location: RepositoryPrefix
     insecure: bool = False
     credentials: Resource | None = None
 

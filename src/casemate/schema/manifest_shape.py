@@ -41,7 +41,7 @@ _HINTS = {
     "numeric uid": "names are not resolved; write the number: user: '101:101'",
 }
 _MISSING = {
-    "app": "say which app owns it: the app id that `casemate app create` prints",
+    "app": "say which app owns it: the app id that `casemate app found` prints",
     "signers": "say who may sign the images: a public key and repository patterns",
     "brokers": "say which broker holds the keys: its URL and the pin that `casemate up` prints",
     "image": "name the image by digest: registry/repository@sha256:…",
