@@ -153,7 +153,7 @@ class Tpm:
         """Extend a PCR of the SHA-256 bank by a 32-byte digest."""
         self._authorised(0x182, (pcr,), _u32(1) + _u16(report.ALG_SHA256) + digest)
 
-    def activate_credential(self, key: int, ek: int, blob: bytes, encrypted: bytes) -> bytes:
+    def activate_credential(self, key: int, *, blob: bytes, encrypted: bytes, ek: int = EK_HANDLE) -> bytes:
         """The secret of a credential made for `key`'s name and `ek`; the EK's policy is met here."""
         session = self._endorsement_session()
         try:
