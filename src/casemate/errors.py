@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,6 @@ class Refused(CasemateError):
         super().__init__(text, hint=next((f.hint for f in failed if f.hint), ""))
 
     @classmethod
-    def because(cls, rule: str, *, expected: object, found: object, hint: str = "") -> Refused:
+    def because(cls, rule: str, *, expected: object, found: object, hint: str = "") -> Self:
         """A refusal with a single finding."""
         return cls([Finding(rule, str(expected), str(found), hint)])

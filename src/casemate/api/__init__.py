@@ -1,1 +1,5 @@
-"""Room to be furnished."""
+"""The broker's HTTP API: routes parse, call the broker and answer; nothing is decided here."""
+
+from casemate.api.application import app
+
+__all__ = ["app"]

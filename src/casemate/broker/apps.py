@@ -1,0 +1,151 @@
+"""Apps and their releases, and what the broker trusts: the acts of an admin, and what anybody may know."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from casemate import __version__
+from casemate.broker.refusals import Missing
+from casemate.crypto import pins
+from casemate.drivers.store import record, registry, vaulted
+from casemate.errors import Malformed, Refused
+from casemate.schema import manifest as manifests
+from casemate.schema.app import AppStatement, Founding
+from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
+from casemate.schema.reference import ReferenceValues
+from casemate.wire.encoding import b64
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+CLASSES = (DEVELOPMENT, PRODUCTION)
+
+
+def found(broker: Broker, tenant: str, name: str, platforms: tuple[str, ...]) -> AppStatement:
+    """Found an app. The same name as often as wanted: the id is the hash of the founding record."""
+    if not _TENANT.fullmatch(tenant) or not _NAME.fullmatch(name):
+        raise Malformed("an app needs a tenant (letters, digits, `.`, `_`, `-`) and a name that is a DNS label")
+    now = broker.clock()
+    founded = registry.rfc3339(registry.millis(now))
+    founding = Founding(tenant=tenant, name=name, founded=founded, salt=os.urandom(16).hex())
+    with broker.store.write() as tx:
+        registry.found(tx, founding, _classes(platforms), now)
+    return statement(broker, founding.app_id)
+
+
+def allow(broker: Broker, app_id: str, platforms: tuple[str, ...]) -> AppStatement:
+    """Set the platform classes that an app allows."""
+    with broker.store.write() as tx:
+        if not registry.allow(tx, app_id, _classes(platforms)):
+            raise _no_app(app_id)
+    return statement(broker, app_id)
+
+
+def statement(broker: Broker, app_id: str) -> AppStatement:
+    """What this broker says of an app."""
+    with broker.store.read() as tx:
+        known = registry.statement(tx, app_id)
+    if known is None:
+        raise _no_app(app_id)
+    return known
+
+
+def listing(broker: Broker) -> list[AppStatement]:
+    """Every app, oldest first."""
+    with broker.store.read() as tx:
+        found = [registry.statement(tx, app_id) for app_id in registry.app_ids(tx)]
+    return [entry for entry in found if entry is not None]
+
+
+def resources(broker: Broker, app_id: str) -> list[dict[str, Any]]:
+    """An app's resources and their newest versions; never their content."""
+    with broker.store.read() as tx:
+        return [{"resource": f"kbs:///{path}", "version": newest} for path, newest in vaulted.listing(tx, app_id)]
+
+
+def add_release(broker: Broker, app_id: str, document: bytes) -> str:
+    """Make a manifest an active release of its app; returns the manifest's digest."""
+    known = statement(broker, app_id)
+    manifest = manifests.parse(document)
+    for rule, expected, found in (
+        ("manifest.app", app_id, manifest.app),
+        ("manifest.name", known.founding.name, manifest.name),
+    ):
+        if expected != found:
+            hint = "the manifest must name the app that it is a release of"
+            raise Refused.because(rule, expected=expected, found=found, hint=hint)
+    with broker.store.write() as tx:
+        registry.add_release(tx, app_id, manifest.digest, manifest.canonical(), broker.clock())
+    return manifest.digest
+
+
+def revoke_release(broker: Broker, app_id: str, digest: str) -> None:
+    """Revoke a release: from now on it gets nothing."""
+    with broker.store.write() as tx:
+        if not registry.revoke_release(tx, app_id, digest, broker.clock()):
+            raise Missing(f"app {app_id[:80]} has no release {digest[:80]}", hint="casemate release list")
+
+
+def add_anchor(broker: Broker, anchor: Anchor) -> str:
+    """Trust a root of platforms; returns its fingerprint."""
+    from cryptography import x509
+
+    if anchor.platform_class not in CLASSES:
+        raise Malformed(f"platform_class: {' or '.join(CLASSES)} is wanted")
+    try:
+        x509.load_der_x509_certificate(anchor.certificate)
+    except ValueError as error:
+        raise Malformed("certificate: not an X.509 certificate in DER") from error
+    with broker.store.write() as tx:
+        return registry.add_anchor(tx, anchor, broker.clock())
+
+
+def add_reference(broker: Broker, reference: ReferenceValues) -> None:
+    """Accept a guest image."""
+    if not reference.values or not all(re.fullmatch(r"[0-9a-f]{2,256}", value) for value in reference.values.values()):
+        raise Malformed("reference values: at least one register with lower-case hex is wanted")
+    if reference.expires is not None and reference.expires.tzinfo is None:
+        raise Malformed("reference values: `expires` needs a time zone")
+    with broker.store.write() as tx:
+        registry.add_reference(tx, reference, broker.clock())
+
+
+def references(broker: Broker) -> tuple[ReferenceValues, ...]:
+    """Every accepted guest image."""
+    with broker.store.read() as tx:
+        return registry.references(tx)
+
+
+def decisions(broker: Broker, limit: int, app_id: str | None = None) -> list[dict[str, Any]]:
+    """The newest decisions, newest first."""
+    with broker.store.read() as tx:
+        return record.decisions(tx, limit, app_id)
+
+
+def info(broker: Broker) -> dict[str, Any]:
+    """What anybody may know of this broker."""
+    with broker.store.read() as tx:
+        anchors = registry.anchors(tx)
+    return {
+        "version": __version__,
+        "key_pin": broker.pin,
+        "signing_key": broker.signer.jwk,
+        "anchors": [
+            {"certificate": b64(a.certificate), "platform_class": a.platform_class, "name": a.name} for a in anchors
+        ],
+    }
+
+
+def _classes(platforms: tuple[str, ...]) -> tuple[str, ...]:
+    if not platforms or any(name not in CLASSES for name in platforms):
+        raise Malformed(f"platforms: {' or '.join(CLASSES)}, at least one, are wanted")
+    return tuple(dict.fromkeys(platforms))
+
+
+def _no_app(app_id: str) -> Missing:
+    known = app_id[:80] if pins.is_digest(app_id) else repr(app_id[:80])
+    return Missing(f"no app {known}", hint="casemate app list shows the apps of this broker")

@@ -1,0 +1,105 @@
+"""Wiring of the broker role: settings in, a broker out. Nothing here decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from sqlalchemy import exc
+
+from casemate.broker.sessions import Cookies
+from casemate.broker.settings import Settings
+from casemate.broker.tokens import Signer
+from casemate.broker.vault import KEY_SIZE, Vault
+from casemate.crypto import pins, selfsigned
+from casemate.drivers import keyfiles
+from casemate.drivers.store import Store, record
+from casemate.errors import Unusable
+
+MASTER_KEY, TLS_KEY, TLS_CERTIFICATE, ADMIN_PUBLIC = "master.key", "tls.key", "tls.crt", "admin.pub"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Everything that a decision needs. `clock` tells the time; `pin` is that of the broker's own TLS key."""
+
+    settings: Settings
+    store: Store
+    vault: Vault
+    cookies: Cookies
+    signer: Signer
+    pin: str
+    admin: ed25519.Ed25519PublicKey
+    clock: Callable[[], datetime]
+
+    def close(self) -> None:
+        """Give back the store's connections."""
+        self.store.close()
+
+
+def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Broker:
+    """A broker on its folder's keys; the store is migrated, shared keys are made when absent."""
+    folder = settings.folder
+    vault = Vault(keyfiles.read(folder / MASTER_KEY))
+    tls = serialization.load_pem_private_key(keyfiles.read(folder / TLS_KEY), password=None)
+    admin = serialization.load_pem_public_key(keyfiles.read(folder / ADMIN_PUBLIC))
+    if not isinstance(tls, ec.EllipticCurvePrivateKey) or not isinstance(admin, ed25519.Ed25519PublicKey):
+        raise Unusable(f"{folder}: the TLS key must be EC, the admin key Ed25519")
+    renew_certificate(settings, tls, clock())
+    store = Store(settings.store_url)
+    store.migrate()
+    signing = _shared(
+        store, vault, "signing", lambda: selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1())), clock()
+    )
+    private = serialization.load_pem_private_key(signing, password=None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise Unusable("the store's signing key is not an EC key")
+    return Broker(
+        settings=settings,
+        store=store,
+        vault=vault,
+        cookies=Cookies(_shared(store, vault, "cookie", lambda: os.urandom(KEY_SIZE), clock())),
+        signer=Signer(private),
+        pin=pins.digest(_spki(tls)),
+        admin=admin,
+        clock=clock,
+    )
+
+
+def renew_certificate(settings: Settings, key: ec.EllipticCurvePrivateKey, now: datetime) -> None:
+    """Make the TLS certificate when there is none or it nears its end; the key, and so the pin, stays."""
+    from cryptography import x509
+
+    path = settings.folder / TLS_CERTIFICATE
+    if path.exists() and not selfsigned.is_due(x509.load_pem_x509_certificate(path.read_bytes()), key, now):
+        return
+    made = selfsigned.certificate(key, settings.names, now)
+    keyfiles.write(path, made.public_bytes(serialization.Encoding.PEM))
+
+
+def _shared(store: Store, vault: Vault, name: str, make: Callable[[], bytes], now: datetime) -> bytes:
+    """A key that all replicas on this store use; the first one makes it."""
+    label = f"key:{name}"
+    for _ in range(2):
+        with store.read() as tx:
+            sealed = record.key(tx, name)
+        if sealed is not None:
+            return vault.open(label, sealed)
+        try:
+            with store.write() as tx:
+                record.add_key(tx, name, vault.seal(label, make()), now)
+        except exc.IntegrityError:
+            continue
+    with store.read() as tx:
+        return vault.open(label, record.key(tx, name) or b"")
+
+
+def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,84 @@
+"""The broker's part of the main path: steps 4 and 6 to 10, in order (ARCHITECTURE.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from casemate.broker import hearing, journal, resources, sessions, tokens
+from casemate.broker.sessions import Challenge, Session
+from casemate.drivers.store import registry
+from casemate.policy import appraise
+from casemate.release.session import make_nonce
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+    from casemate.schema.kbs import Attestation, AuthRequest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Step 4's answer: the nonce, the salt that shows whose nonce it is, and the sealed challenge."""
+
+    nonce: str
+    salt: bytes
+    cookie: str
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Step 9's answer: a token, and a cookie that says the same."""
+
+    token: str
+    cookie: str
+
+
+def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
+    """Step 4: a fresh nonce, bound to this broker's key so that it can't be passed on as another broker's."""
+    tee = hearing.admissible(broker, asked)
+    nonce = make_nonce(broker.pin, salt)
+    expires = sessions.until(broker.clock(), broker.settings.challenge_seconds)
+    return Asked(nonce, salt, broker.cookies.seal(Challenge(nonce=nonce, tee=tee, expires=expires)))
+
+
+def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
+    """Steps 6 to 9. `Unauthenticated` when the evidence is not genuine, `Refused` when policy says no."""
+    now = broker.clock()
+    subject = hearing.subject(broker, cookie, said, now)  # the session's own question, answered once
+
+    with journal.failures(broker, "attest", now, spends=subject.nonce, tee=subject.evidence.tee):
+        endorsements = hearing.endorse(broker, subject)  # 6
+        claims = hearing.verify(subject, endorsements, now)  # 7
+        manifest = hearing.manifest(subject)
+
+    with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
+        statement = registry.statement(tx, manifest.app) if manifest else None
+        references = registry.references(tx, claims.tee)
+
+    decision = appraise.appraise(  # 9
+        claims, manifest, statement, references=references, broker_pin=broker.pin, now=now
+    )
+    session = Session(
+        tee=claims.tee,
+        platform_class=claims.platform_class,
+        app_id=statement.app_id if statement else None,
+        manifest_digest=manifest.digest if manifest else None,
+        tee_pubkey=subject.tee_pubkey,
+        expires=sessions.until(now, broker.settings.token_seconds),
+    )
+    journal.decided(broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.nonce)
+    if manifest is not None:
+        decision.demand()  # without a manifest there is a token, as CoCo's guests expect, and it opens nothing
+    evidence = tokens.annotated(claims, subject.nonce, subject.tee_pubkey, subject.evidence.additional)
+    token = broker.signer.token(session, evidence, tokens.status(claims, decision), now)
+    return Admitted(token, broker.cookies.seal(session))
+
+
+def release(broker: Broker, session: Session, path: str, known: int | None) -> resources.Grant:
+    """Step 10: a resource, sealed to the attested guest's key; nothing but its version when the guest has that one."""
+    now = broker.clock()
+    findings = resources.judge(broker, session, path)  # asked before existence
+    grant = resources.seal(broker, session, path, known) if all(f.ok for f in findings) else None
+    if grant is None or grant.sealed is not None:  # a poll that hands over nothing is no entry
+        journal.decided(broker, "release", now, session, findings, resource=path)
+    return grant or resources.refuse(findings)

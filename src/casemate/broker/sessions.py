@@ -1,0 +1,98 @@
+"""Sessions without state: what `/auth` must remember rides sealed in the cookie, so any replica can answer `/attest`.
+
+Cookie: base64url of iv (12) | AES-256-GCM of a JSON object, under a key that replicas share. After a successful
+`/attest` the same cookie carries the session, so that CoCo's clients may use it instead of the token.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from casemate.broker.refusals import Unauthenticated
+from casemate.errors import Malformed
+from casemate.wire.encoding import b64u, unb64u
+
+_LABEL = b"casemate cookie v1"
+MAX_COOKIE = 8192
+
+
+class Challenge(msgspec.Struct, frozen=True, kw_only=True, tag="challenge"):
+    """What `/auth` promised: the nonce, for which TEE, until when (seconds since 1970)."""
+
+    nonce: str
+    tee: str
+    expires: float
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
+    """What `/attest` found: which manifest of which app runs there, and the key to seal answers to.
+
+    `app_id` and `manifest_digest` are None for a genuine guest that brought no manifest: it gets no resources.
+    """
+
+    tee: str
+    platform_class: str
+    app_id: str | None
+    manifest_digest: str | None
+    tee_pubkey: dict[str, Any]
+    expires: float
+
+
+@dataclass(frozen=True)
+class Cookies:
+    """Seals and opens cookies."""
+
+    key: bytes
+
+    def seal(self, content: Challenge | Session) -> str:
+        """The cookie's value."""
+        iv = os.urandom(12)
+        return b64u(iv + AESGCM(self.key).encrypt(iv, msgspec.json.encode(content), _LABEL))
+
+    def open(self, value: str, now: datetime) -> Challenge | Session:
+        """What the cookie carries; `Unauthenticated` when it was not made here, was changed or has expired."""
+        try:
+            if len(value) > MAX_COOKIE:
+                raise Malformed("cookie: too long")
+            raw = unb64u(value, "cookie")
+            plain = AESGCM(self.key).decrypt(raw[:12], raw[12:], _LABEL)
+            found: Challenge | Session = msgspec.json.decode(plain, type=Challenge | Session)
+        except (Malformed, InvalidTag, ValueError, msgspec.DecodeError):
+            raise Unauthenticated.because(
+                "session.cookie",
+                expected="a cookie that this broker made",
+                found="another one",
+                hint="start again at /kbs/v0/auth",
+            ) from None
+        if found.expires <= now.timestamp():
+            raise expired()
+        return found
+
+
+def expired() -> Unauthenticated:
+    """The refusal of a challenge or session whose time is over."""
+    return Unauthenticated.because(
+        "session.expired", expected="a current session", found="its time is over", hint="attest again"
+    )
+
+
+def absent() -> Unauthenticated:
+    """The refusal of a caller without cookie and token (CoCo: TokenNotFound)."""
+    return Unauthenticated.because(
+        "session.absent",
+        expected="a session cookie or a bearer token",
+        found="neither",
+        hint="attest first: /kbs/v0/auth, then /kbs/v0/attest",
+    )
+
+
+def until(now: datetime, seconds: int) -> float:
+    """`seconds` from now, as seconds since 1970."""
+    return (now + timedelta(seconds=seconds)).timestamp()

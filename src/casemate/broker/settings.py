@@ -1,0 +1,62 @@
+"""What an operator decides about a broker: one TOML file, every default safe."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from casemate.errors import Malformed, Unusable
+
+FILE = "broker.toml"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`folder` holds the keys and, by default, the store. Times are seconds.
+
+    `refused_tees` are rooms whose evidence is never accepted: `sample` proves nothing, so it is among them.
+    `threads` bounds the requests that compute at the same time; `connections` all that are open.
+    """
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8443
+    store: str = ""
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    refused_tees: tuple[str, ...] = ("sample",)
+    challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
+    token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
+    threads: Annotated[int, Meta(ge=1, le=256)] = 8
+    connections: Annotated[int, Meta(ge=1, le=100000)] = 1000
+    drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
+
+    @property
+    def store_url(self) -> str:
+        """The database, by default a SQLite file in the folder."""
+        return self.store or f"sqlite:///{self.folder / 'store.db'}"
+
+
+def load(folder: Path) -> Settings:
+    """The settings in `folder`/broker.toml; a folder without one was never prepared."""
+    path = folder / FILE
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise Unusable(
+            f"{folder} holds no broker", hint="`casemate init` makes one, `casemate up` a local one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise Malformed(f"{path}: {error}") from error
+    try:
+        return msgspec.convert({"folder": str(folder), **document}, Settings, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{path}: {error}") from error
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)

@@ -1,0 +1,157 @@
+"""Volumes: the broker is the memory that the host's disk is not believed to be.
+
+Rules
+1. A volume belongs to the app in the attested manifest; its key is a resource of that app, made here when absent.
+2. Until a volume is initialised, each opening gives a new grant to format it, and only the newest one counts.
+3. `initialised` needs that grant and stores the guest's record; afterwards no grant is ever given again, so a blank,
+   foreign or swapped disk is told from a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from casemate.broker import journal, resources
+from casemate.broker.refusals import Conflicting
+from casemate.broker.sessions import Session
+from casemate.crypto import jwe
+from casemate.drivers.store import vaulted
+from casemate.errors import Finding, Malformed
+from casemate.schema.manifest import Manifest, Volume
+from casemate.wire.encoding import b64, b64u
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from casemate.broker.assemble import Broker
+
+KEY_SIZE = 32
+MAX_RECORD = 64 << 10
+MAX_SIZE = 1 << 50
+
+
+def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, str]:
+    """The key of a volume with `size` bytes of disk, its record, and a grant to format it if it is new; as a JWE."""
+    if not 0 < size <= MAX_SIZE:
+        raise Malformed("volume: `size` is the disk's size in bytes")
+
+    def act(tx: Connection) -> dict[str, Any] | tuple[Finding, ...]:
+        findings, volume = _judge(tx, session, name)
+        if volume is None or not all(f.ok for f in findings):
+            return findings
+        return _opened(tx, broker, session, volume, size)
+
+    answer = broker.store.written(act)
+    findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True),)
+    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name[:64]}")
+    if isinstance(answer, tuple):
+        resources.refuse(answer)
+    return jwe.seal(json.dumps(answer).encode(), session.tee_pubkey)
+
+
+def initialised(broker: Broker, session: Session, name: str, grant: str, record: dict[str, Any]) -> None:
+    """The guest formatted the volume: keep its record for ever. The same words again are answered the same way."""
+    if len(json.dumps(record)) > MAX_RECORD:
+        raise Malformed(f"volume record: at most {MAX_RECORD} bytes are allowed")
+
+    def act(tx: Connection) -> tuple[Finding, ...]:
+        findings, _ = _judge(tx, session, name)
+        if not all(f.ok for f in findings):
+            return findings
+        known = vaulted.volume(tx, session.app_id or "", name)
+        if known is None or not hmac.compare_digest(known.grant_digest or "", _digest(grant)):
+            return (*findings, _granted(ok=False))
+        if known.initialised and known.record != record:
+            raise Conflicting.because(
+                "volume.initialised",
+                expected="a volume that is not initialised",
+                found=f"{name} has a record",
+                hint="a volume is initialised once",
+            )
+        vaulted.put_volume(
+            tx, session.app_id or "", name, known._replace(initialised=True, record=record), broker.clock()
+        )
+        return (*findings, _granted(ok=True))
+
+    findings = broker.store.written(act)
+    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name[:64]}")
+    if not all(f.ok for f in findings):
+        resources.refuse(findings)
+
+
+def _opened(tx: Connection, broker: Broker, session: Session, volume: Volume, size: int) -> dict[str, Any]:
+    app_id = session.app_id or ""
+    known = vaulted.volume(tx, app_id, volume.name)
+    key = _key(tx, broker, app_id, volume, known is not None and known.initialised)
+    if known is not None and known.initialised:
+        return {"key": b64(key), "initialised": True, "format_grant": None, "record": known.record}
+    grant = b64u(os.urandom(32))
+    fresh = vaulted.Volume(size, _digest(grant), initialised=False, record=None)
+    vaulted.put_volume(tx, app_id, volume.name, fresh, broker.clock())
+    return {"key": b64(key), "initialised": False, "format_grant": grant, "record": None}
+
+
+def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, initialised: bool) -> bytes:
+    path = volume.key.removeprefix("kbs:///")
+    found = vaulted.newest(tx, path)
+    if found is None:
+        if initialised:  # a new key would make the data look damaged; say what happened instead
+            raise Conflicting.because(
+                "volume.key",
+                expected=f"the key {volume.key} that the volume was made with",
+                found="it was deleted",
+                hint="without that key the volume cannot be opened; use another volume name",
+            )
+        key = os.urandom(KEY_SIZE)
+        resources.put_in(tx, broker, app_id, path, key)
+        return key
+    key = broker.vault.open(resources.label(path, found.version), found.sealed)
+    if len(key) != KEY_SIZE:
+        raise Conflicting.because(
+            "volume.key",
+            expected=f"{KEY_SIZE} bytes",
+            found=f"{len(key)} bytes",
+            hint="store no other value at a volume's key; the broker makes one",
+        )
+    return key
+
+
+def _judge(tx: Connection, session: Session, name: str) -> tuple[tuple[Finding, ...], Volume | None]:
+    statement, manifest = resources.running(tx, session)
+    volume = _listed(manifest, name)
+    findings = [
+        *resources.still(session, statement, manifest),
+        Finding(
+            "volume.listed",
+            f"volume {name[:64]} in the manifest",
+            "listed" if volume else "not listed",
+            "" if volume else "only the volumes of the attested manifest can be opened",
+            ok=volume is not None,
+        ),
+    ]
+    if volume is not None:
+        owned = vaulted.owner(tx, volume.key.removeprefix("kbs:///"))
+        theirs = owned is not None and owned.app_id != session.app_id
+        hint = "" if volume.app == session.app_id else "another app's volume is not opened by this one"
+        findings.append(
+            Finding("volume.app", session.app_id or "an app", volume.app, hint, ok=volume.app == session.app_id)
+        )
+        findings.append(resources.owner(owned.app_id if theirs and owned else session.app_id, session.app_id))
+    return tuple(findings), volume
+
+
+def _listed(manifest: Manifest | None, name: str) -> Volume | None:
+    return next((v for v in manifest.volumes if v.name == name), None) if manifest else None
+
+
+def _granted(*, ok: bool) -> Finding:
+    hint = "" if ok else "open the volume again; each opening replaces the grant of the one before"
+    return Finding("volume.grant", "the newest format grant", "that one" if ok else "another one", hint, ok=ok)
+
+
+def _digest(grant: str) -> str:
+    return hashlib.sha256(grant.encode("utf-8", "surrogatepass")).hexdigest()

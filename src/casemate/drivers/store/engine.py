@@ -1,0 +1,118 @@
+"""Engine and transactions: SQLite with WAL and synchronous=FULL, or PostgreSQL by URL.
+
+Rules
+1. What a transaction of `write` returned from is on disk: an acknowledged write survives kill -9.
+2. A write transaction takes the write lock at its start (BEGIN IMMEDIATE), so that it never fails half-way as busy.
+3. Failures of the database are `Unavailable`; they never carry values of a row.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine, event, exc, make_url
+
+from casemate.errors import CasemateError, Unavailable, Unusable
+
+BUSY_SECONDS = 10
+CONFLICT_ATTEMPTS = 5
+
+T = TypeVar("T")
+
+
+class AlreadySpent(CasemateError):
+    """A nonce was used before."""
+
+
+class Store:
+    """A migrated database. `read` and `write` give a connection inside a transaction to the functions beside this."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self._writer = threading.RLock()
+        try:
+            self._engine = create_engine(self.url, hide_parameters=True, **self._options())
+        except (ImportError, exc.ArgumentError) as error:
+            raise Unusable(
+                f"the store {self.url.render_as_string(hide_password=True)} cannot be used: {error}"
+            ) from error
+        if self.sqlite:
+            event.listen(self._engine, "connect", _prepare)
+            event.listen(self._engine, "begin", _begin)
+
+    def _options(self) -> dict[str, Any]:
+        if self.sqlite:
+            return {"connect_args": {"timeout": BUSY_SECONDS}, "pool_size": 16, "max_overflow": 32}
+        return {"pool_pre_ping": True, "pool_size": 16, "max_overflow": 16}
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version; safe to call by several replicas."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("path_separator", "os")
+        with self.write() as connection:
+            if not self.sqlite:  # replicas that start together: one migrates, the others wait
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7215613)")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading."""
+        with self._failures(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection for writing: committed and durable when the block ends, rolled back when it raises."""
+        # One writer at a time waits here in order; SQLite's own busy wait polls and can starve.
+        lock = self._writer if self.sqlite else nullcontext()
+        connect = self._engine.connect
+        with self._failures(), lock, connect().execution_options(write=True) as connection, connection.begin():
+            yield connection
+
+    def written(self, act: Callable[[Connection], T]) -> T:
+        """`act` in a write transaction, again when another replica's write came between."""
+        for _ in range(CONFLICT_ATTEMPTS - 1):
+            try:
+                with self.write() as connection:
+                    return act(connection)
+            except exc.IntegrityError:
+                continue
+        with self.write() as connection:
+            return act(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError:
+            raise
+        except exc.SQLAlchemyError as error:
+            name = type(getattr(error, "orig", None) or error).__name__
+            raise Unavailable(
+                f"the store does not work at the moment ({name})", hint="see its disk or its server"
+            ) from error
+
+
+def _prepare(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves: Python's sqlite3 begins too late
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

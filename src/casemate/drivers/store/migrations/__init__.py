@@ -1,0 +1,1 @@
+"""Alembic migrations, run by `Store.open`; one file a step, never edited after a release."""

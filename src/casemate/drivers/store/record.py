@@ -1,0 +1,101 @@
+"""What happened: decisions and spent nonces; and the keys that replicas share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, exc, insert, select
+
+from casemate.drivers.store import tables as t
+from casemate.drivers.store.engine import AlreadySpent
+from casemate.drivers.store.registry import millis, rfc3339
+from casemate.errors import Finding
+
+# Strangers can cause entries about evidence that is not genuine: only the newest of those are kept.
+MAX_UNGENUINE = 10_000
+
+
+def decide(
+    tx: Connection,
+    now: datetime,
+    act: str,
+    findings: Iterable[Finding],
+    *,
+    genuine: bool,
+    app_id: str | None = None,
+    manifest_digest: str | None = None,
+    tee: str | None = None,
+    resource: str | None = None,
+) -> int:
+    """Record one decision, allowed when no finding failed; returns its number."""
+    told = list(findings)
+    done = tx.execute(
+        insert(t.decisions).values(
+            time=millis(now),
+            act=act,
+            genuine=genuine,
+            allowed=bool(told) and all(f.ok for f in told),
+            app_id=app_id,
+            manifest_digest=manifest_digest,
+            tee=tee,
+            resource=resource,
+            findings=json.dumps([f.as_json() for f in told]),
+        )
+    )
+    number = int(done.inserted_primary_key[0])  # type: ignore[index] # one row was inserted, so it has a key
+    if not genuine and number % 100 == 0:
+        c = t.decisions.c
+        edge = select(c.id).where(c.genuine.is_(False)).order_by(c.id.desc()).offset(MAX_UNGENUINE).limit(1)
+        last = tx.execute(edge).scalar_one_or_none()
+        if last is not None:
+            tx.execute(delete(t.decisions).where(c.genuine.is_(False), c.id <= last))
+    return number
+
+
+def decisions(tx: Connection, limit: int, app_id: str | None = None) -> list[dict[str, Any]]:
+    """The newest decisions, newest first."""
+    query = select(t.decisions).order_by(t.decisions.c.id.desc()).limit(limit)
+    if app_id is not None:
+        query = query.where(t.decisions.c.app_id == app_id)
+    return [
+        {
+            "id": row.id,
+            "time": rfc3339(row.time),
+            "act": row.act,
+            "allowed": row.allowed,
+            "app": row.app_id,
+            "manifest_digest": row.manifest_digest,
+            "tee": row.tee,
+            "resource": row.resource,
+            "findings": json.loads(row.findings),
+        }
+        for row in tx.execute(query)
+    ]
+
+
+def is_spent(tx: Connection, nonce: str) -> bool:
+    """Whether a nonce was used: a cheap answer before costly verification; `spend` decides."""
+    return tx.execute(select(t.spent_nonces.c.nonce).where(t.spent_nonces.c.nonce == nonce)).first() is not None
+
+
+def spend(tx: Connection, nonce: str, now: datetime, keep: timedelta) -> None:
+    """Use up a nonce, or `AlreadySpent`. Those older than `keep`, which no cookie can name any more, are forgotten."""
+    tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
+    try:
+        tx.execute(insert(t.spent_nonces).values(nonce=nonce, spent=millis(now)))
+    except exc.IntegrityError as error:
+        raise AlreadySpent("the nonce was used before") from error
+
+
+def key(tx: Connection, name: str) -> bytes | None:
+    """A shared key, sealed, or None."""
+    found = tx.execute(select(t.keys.c.sealed).where(t.keys.c.name == name)).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
+def add_key(tx: Connection, name: str, sealed: bytes, now: datetime) -> None:
+    """Store a shared key; an IntegrityError tells that another replica was first."""
+    tx.execute(insert(t.keys).values(name=name, sealed=sealed, created=millis(now)))
