@@ -3,13 +3,19 @@
 Judged: signatures and names, validity at a given time, basicConstraints with path length, keyUsage, the leaf's extended
 key usage, unknown critical extensions (refused), and revocation where a CRL of the issuer is given. Not judged: name
 constraints (critical ones are refused as unknown), policies, AIA and distribution points (nothing is fetched).
+
+What does not depend on time is remembered by the bytes that it is a function of: parsed certificates and lists, and
+whether one signed another. Validity and revocation are judged anew on every walk.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
@@ -18,9 +24,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from casemate.crypto import zeroserial
 from casemate.errors import Finding, Malformed
 
 MAX_LENGTH = 5
+_REMEMBERED = 512
 _MAX_BYTES = 16 << 10
 _HASHES = {"sha256", "sha384", "sha512"}
 _KNOWN = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
@@ -35,22 +43,15 @@ _X509_ERRORS = (
 _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 
 
-@dataclass
-class Path:
-    """What came of a walk. `root` is the index into the given roots, None when no path was found."""
-
-    root: int | None = None
-    not_after: datetime | None = None
-    leaf_key: bytes = b""
-    revocation: str = "not checked"
-    findings: list[Finding] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate with the fields that the rules use, read once so that errors surface here."""
+    """A certificate with the fields that the rules use, read once so that errors surface here.
+
+    `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given.
+    """
 
     cert: x509.Certificate
+    der: bytes
     subject: str
     ca: x509.BasicConstraints | None
     usage: x509.KeyUsage | None
@@ -58,29 +59,55 @@ class Certificate:
     unknown_critical: tuple[str, ...]
     key: bytes
 
+    @property
+    def serial(self) -> int:
+        """The serial number."""
+        return 0 if zeroserial.has(self.der) else self.cert.serial_number
+
+
+@dataclass
+class Path:
+    """What came of a walk. `root` is the index into the given roots, None when no path was found.
+
+    `links` are the certificates from the leaf up, as far as they reach.
+    """
+
+    root: int | None = None
+    links: tuple[Certificate, ...] = ()
+    not_after: datetime | None = None
+    leaf_key: bytes = b""
+    revocation: str = "not checked"
+    findings: list[Finding] = field(default_factory=list)
+
 
 def load(der: bytes, name: str = "certificate") -> Certificate:
     """Parse one DER certificate; every defect is `Malformed`."""
     if len(der) > _MAX_BYTES:
         raise Malformed(f"{name}: {len(der)} bytes, at most {_MAX_BYTES} allowed")
     try:
-        cert = x509.load_der_x509_certificate(der)
-        extensions = cert.extensions
-        extended = _extension(extensions, x509.ExtendedKeyUsage)
-        unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))
-        # Read all that the rules read later: `cryptography` parses lazily and would raise there.
-        _ = (cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc, cert.signature_hash_algorithm)
-        return Certificate(
-            cert=cert,
-            subject=cert.subject.rfc4514_string()[:128] or "(no name)",
-            ca=_extension(extensions, x509.BasicConstraints),
-            usage=_extension(extensions, x509.KeyUsage),
-            extended=frozenset(o.dotted_string for o in extended) if extended else frozenset(),
-            unknown_critical=unknown,
-            key=cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-        )
+        return _load(der)
     except _X509_ERRORS as error:
         raise Malformed(f"{name}: not a usable X.509 certificate ({type(error).__name__})") from error
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _load(der: bytes) -> Certificate:
+    cert = x509.load_der_x509_certificate(zeroserial.readable(der))
+    extensions = cert.extensions
+    extended = _extension(extensions, x509.ExtendedKeyUsage)
+    unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))
+    # Read all that the rules read later: `cryptography` parses lazily and would raise there.
+    _ = (cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc, cert.signature_hash_algorithm)
+    return Certificate(
+        cert=cert,
+        der=der,
+        subject=cert.subject.rfc4514_string()[:128] or "(no name)",
+        ca=_extension(extensions, x509.BasicConstraints),
+        usage=_extension(extensions, x509.KeyUsage),
+        extended=frozenset(o.dotted_string for o in extended) if extended else frozenset(),
+        unknown_critical=unknown,
+        key=cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    )
 
 
 def walk(
@@ -89,13 +116,16 @@ def walk(
     now: datetime,
     *,
     rule: str,
-    leaf_usages: frozenset[str],
+    leaf_usages: frozenset[str] | None,
+    leaf_bit: str = "digital_signature",
     crls: Sequence[bytes] = (),
 ) -> Path:
     """Follow `chain` (leaf first) to one of `roots`, all DER.
 
     Findings are named `<rule>.chain`, `.validity`, `.usage`, `.revoked`. `leaf_usages` are extended key usages of which
-    the leaf must have one. A `crls` entry counts for the issuer that signed it; one that is stale is a finding.
+    the leaf must have one; None is for vendors whose leaves name no use: then only what is stated counts. `leaf_bit`
+    is the keyUsage bit that the leaf must have. A `crls` entry counts for the issuer that signed it; one that is stale
+    is a finding.
     """
     path = Path()
     if not 1 <= len(chain) <= MAX_LENGTH:
@@ -112,8 +142,11 @@ def walk(
     trusted = [load(der, f"trusted root {i}") for i, der in enumerate(roots)]
     path.leaf_key = certificates[0].key
     links = _links(certificates, trusted, path, rule)
+    path.links = tuple(links)
     for position, item in enumerate(links):
-        path.findings += _judge(item, position, now, rule, leaf_usages)
+        path.findings += _validity(item, now, rule)
+        fault = _issuer_fault(item, position) if position else _leaf_fault(item, leaf_usages, leaf_bit)
+        path.findings += _usage(item, position, fault, rule)
     path.not_after = min(item.cert.not_valid_after_utc for item in links)
     if crls:
         _revocation(links, crls, now, path, rule)
@@ -126,9 +159,9 @@ def _links(chain: list[Certificate], roots: list[Certificate], path: Path, rule:
     while len(links) <= MAX_LENGTH:
         current = links[-1]
         for index, root in enumerate(roots):
-            if current.cert == root.cert or _issued(current, root):
+            if current.der == root.der or _issued(current, root):
                 path.root = index
-                return links if current.cert == root.cert else [*links, root]
+                return links if current.der == root.der else [*links, root]
         issuer = next((c for c in rest if _issued(current, c)), None)
         if issuer is None:
             break
@@ -146,45 +179,66 @@ def _links(chain: list[Certificate], roots: list[Certificate], path: Path, rule:
 
 
 def _issued(child: Certificate, issuer: Certificate) -> bool:
+    return _issued_bytes(child.der, issuer.der)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _issued_bytes(child_der: bytes, issuer_der: bytes) -> bool:
+    child, issuer = _load(child_der), _load(issuer_der)
     algorithm = child.cert.signature_hash_algorithm
     if child.cert.issuer != issuer.cert.subject or algorithm is None or algorithm.name not in _HASHES:
         return False
     try:
+        if zeroserial.has(child_der):
+            return zeroserial.signed_by(child_der, child.cert, issuer.cert.public_key())
         child.cert.verify_directly_issued_by(issuer.cert)
     except (*_X509_ERRORS, InvalidSignature):
         return False
     return True
 
 
-def _judge(item: Certificate, position: int, now: datetime, rule: str, leaf_usages: frozenset[str]) -> list[Finding]:
-    findings = []
+def is_root(der: bytes, key_digest: bytes) -> bool:
+    """Whether `der` is a certificate of the key with this SHA-256 (DER SubjectPublicKeyInfo), signed by that key itself.
+
+    So a root can be pinned by its key alone, and no byte of its certificate can be changed. False for all else.
+    """
+    try:
+        item = load(der)
+    except Malformed:
+        return False
+    return hmac.compare_digest(hashlib.sha256(item.key).digest(), key_digest) and _issued(item, item)
+
+
+def _validity(item: Certificate, now: datetime, rule: str) -> list[Finding]:
     start, end = item.cert.not_valid_before_utc, item.cert.not_valid_after_utc
-    if not start <= now <= end:
-        findings.append(
-            Finding(
-                f"{rule}.validity",
-                f"{item.subject} valid at {now:%Y-%m-%dT%H:%M:%SZ}",
-                f"valid {start:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}",
-                "the certificate must be renewed, or a clock is wrong",
-            )
+    if start <= now <= end:
+        return []
+    return [
+        Finding(
+            f"{rule}.validity",
+            f"{item.subject} valid at {now:%Y-%m-%dT%H:%M:%SZ}",
+            f"valid {start:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}",
+            "the certificate must be renewed, or a clock is wrong",
         )
-    fault = _leaf_fault(item, leaf_usages) if position == 0 else _issuer_fault(item, position)
+    ]
+
+
+def _usage(item: Certificate, position: int, fault: str, rule: str) -> list[Finding]:
     fault = fault or ("an unknown critical extension " + item.unknown_critical[0] if item.unknown_critical else "")
     fault = fault or _key_fault(item)
-    if fault:
-        role = "an end certificate for this use" if position == 0 else "a certificate authority"
-        findings.append(
-            Finding(f"{rule}.usage", f"{item.subject} is {role}", fault, "the issuer made it for another use")
-        )
-    return findings
+    if not fault:
+        return []
+    role = "a certificate authority" if position else "an end certificate for this use"
+    return [Finding(f"{rule}.usage", f"{item.subject} is {role}", fault, "the issuer made it for another use")]
 
 
-def _leaf_fault(item: Certificate, usages: frozenset[str]) -> str:
+def _leaf_fault(item: Certificate, usages: frozenset[str] | None, bit: str) -> str:
     if item.ca is not None and item.ca.ca:
         return "it is a certificate authority"
-    if item.usage is None or not item.usage.digital_signature or item.usage.key_cert_sign:
-        return "its keyUsage is not digitalSignature"
-    if not item.extended & usages:
+    stated = item.usage is not None or usages is not None
+    if stated and (item.usage is None or not getattr(item.usage, bit) or item.usage.key_cert_sign):
+        return f"its keyUsage is not {bit}"
+    if usages is not None and not item.extended & usages:
         return "its extended key usage is " + (", ".join(sorted(item.extended)) or "absent")
     return ""
 
@@ -209,30 +263,35 @@ def _key_fault(item: Certificate) -> str:
 
 
 def _revocation(links: list[Certificate], crls: Sequence[bytes], now: datetime, path: Path, rule: str) -> None:
-    lists = [_load_crl(der) for der in crls]
-    checked = 0
-    for child, issuer in pairwise(links):
-        for crl in (c for c in lists if _signed_by(c, issuer)):
+    covered: set[int] = set()
+    for position, (child, issuer) in enumerate(pairwise(links)):
+        for der in crls:
+            crl = load_crl(der)
+            if not _list_of(der, issuer.der):
+                continue
             end = crl.next_update_utc
             if not crl.last_update_utc <= now or end is None or now > end:
-                path.findings.append(
-                    Finding(
-                        f"{rule}.revoked", "a current revocation list", f"one that ends {end}", "fetch a newer list"
-                    )
+                found = (
+                    f"one of {crl.last_update_utc:%Y-%m-%d} that ends {end:%Y-%m-%d}" if end else "one without an end"
                 )
-            elif crl.get_revoked_certificate_by_serial_number(child.cert.serial_number) is not None:
-                found = f"{child.subject}, serial {child.cert.serial_number:x}, is on the list"
+                path.findings.append(
+                    Finding(f"{rule}.revoked", "a current revocation list", found, "fetch a newer list")
+                )
+            elif crl.get_revoked_certificate_by_serial_number(child.serial) is not None:
+                found = f"{child.subject}, serial {child.serial:x}, is on the list"
                 path.findings.append(Finding(f"{rule}.revoked", "no revoked certificate", found, "prepare a new key"))
             else:
-                checked += 1
+                covered.add(position)
                 path.not_after = min(path.not_after or end, end)
-    if checked == len(links) - 1:
+    if len(covered) == len(links) - 1:
         path.revocation = "checked"
-    elif checked:
+    elif covered:
         path.revocation = "partly checked"
 
 
-def _load_crl(der: bytes) -> x509.CertificateRevocationList:
+@lru_cache(maxsize=_REMEMBERED)
+def load_crl(der: bytes) -> x509.CertificateRevocationList:
+    """Parse one DER revocation list; every defect is `Malformed`."""
     try:
         crl = x509.load_der_x509_crl(der)
         _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl))
@@ -241,7 +300,10 @@ def _load_crl(der: bytes) -> x509.CertificateRevocationList:
     return crl
 
 
-def _signed_by(crl: x509.CertificateRevocationList, issuer: Certificate) -> bool:
+@lru_cache(maxsize=_REMEMBERED)
+def _list_of(crl_der: bytes, issuer_der: bytes) -> bool:
+    """Whether the issuer signed the list and may."""
+    crl, issuer = load_crl(crl_der), _load(issuer_der)
     if crl.issuer != issuer.cert.subject or (issuer.usage is not None and not issuer.usage.crl_sign):
         return False
     try:

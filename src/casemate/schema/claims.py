@@ -18,6 +18,11 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     that binds initdata, `report_data` the hex of the register that carried the request. `values` are the claims under
     the field's names (coco-wire 2.6), for policies. `checks` are the rules that passed. `fresh` is false when no
     report data was asked for.
+
+    Genuine is not safe: `cautions` are failed rules about properties that a relying party may accept by name and
+    otherwise refuses (debug, migration, ...). `tcb_status` is the vendor's word on the platform's patch level (Intel's
+    terms; "" where the vendor has none). `privilege_level` is 0 for the most privileged layer of the guest (SNP's
+    VMPL).
     """
 
     tee: str
@@ -32,3 +37,6 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Any]
     checks: tuple[Finding, ...] = ()
     valid_until: datetime | None = None
+    cautions: tuple[Finding, ...] = ()
+    tcb_status: str = ""
+    privilege_level: int = 0

@@ -9,11 +9,16 @@ PRODUCTION = "production"
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
-    """A root that the relying party trusts: a DER certificate and the class of platforms that it may vouch for."""
+    """A root that the relying party trusts: a DER certificate and the class of platforms that it may vouch for.
+
+    `tees` names the TEEs besides a bare TPM that it may vouch for: the rooms of hardware TEEs have their vendor's root
+    pinned and take an anchor only where it names them.
+    """
 
     certificate: bytes
     platform_class: str = DEVELOPMENT
     name: str = ""
+    tees: tuple[str, ...] = ()
 
 
 class Endorsements(msgspec.Struct, frozen=True, kw_only=True):

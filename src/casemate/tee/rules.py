@@ -1,0 +1,62 @@
+"""The list of rules that a room's `verify` applies: all of them are applied and told, whatever the first one says.
+
+Two kinds: a failed *check* means that the evidence is not believed; a failed *caution* is a fact about genuine evidence
+that a relying party may accept by the rule's name (`casemate.policy.platform`), such as a debuggable guest.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from casemate.errors import Finding, Refused
+
+SHOWN = 100
+
+
+class Rules:
+    """Collects findings. `tee` is the prefix of every rule's name."""
+
+    def __init__(self, tee: str) -> None:
+        self._tee = tee
+        self.checks: list[Finding] = []
+        self.cautions: list[Finding] = []
+
+    def check(self, rule: str, ok: bool, expected: object, found: object, hint: str = "") -> bool:
+        """Note a rule about genuineness; returns `ok`."""
+        self.checks.append(self._finding(rule, ok, expected, found, hint))
+        return ok
+
+    def caution(self, rule: str, ok: bool, expected: object, found: object, hint: str = "") -> bool:
+        """Note a rule about a property; returns `ok`."""
+        (self.checks if ok else self.cautions).append(self._finding(rule, ok, expected, found, hint))
+        return ok
+
+    def equal(self, rule: str, expected: bytes, found: bytes, hint: str = "") -> bool:
+        """Check two byte strings in constant time, shown as hex."""
+        return self.check(rule, hmac.compare_digest(expected, found), _hex(expected), _hex(found), hint)
+
+    def add(self, findings: list[Finding]) -> None:
+        """Take over checks that a wall has made, names included."""
+        self.checks += findings
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check has failed."""
+        return any(not f.ok for f in self.checks)
+
+    def settle(self) -> None:
+        """Raise `Refused` with every finding when a check has failed."""
+        if self.failed:
+            raise Refused([*self.checks, *self.cautions])
+
+    def _finding(self, rule: str, ok: bool, expected: object, found: object, hint: str) -> Finding:
+        return Finding(f"{self._tee}.{rule}", _short(expected), _short(found), "" if ok else hint, ok)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 2 * SHOWN else text[: 2 * SHOWN] + "..."
+
+
+def _hex(data: bytes) -> str:
+    return data.hex() if len(data) <= SHOWN else data[:SHOWN].hex() + f"... ({len(data)} bytes)"
