@@ -21,17 +21,18 @@ from pathlib import Path
 
 import msgspec
 
-from casemate.drivers import swtpm
+from casemate.drivers import paths, swtpm
 from casemate.errors import Unavailable, Unusable
 from casemate.host.platform_ca import PlatformCa, locked
 from casemate.tee.tpm.wire import Tpm
 
-__all__ = ["Pool", "SwtpmState"]
+__all__ = ["Pool", "SwtpmState", "default", "take"]
 
 RECORD = "state.json"
 _MAX_AGE = timedelta(days=30)
 _MIN_LEFT = timedelta(days=300)  # of the AK's year: a workload may run that long before its AK expires
 _ATTEMPTS = 5
+_STOCK = 2
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +177,19 @@ def _read(folder: Path) -> Record | None:
         return msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def default() -> Pool:
+    """The pool of this trust domain."""
+    return Pool(paths.home() / "platform")
+
+
+def take(destination: Path) -> SwtpmState:
+    """A state from the pool of this trust domain, which is refilled in the background."""
+    pool = default()
+    state = pool.take(destination)
+    pool.refill(_STOCK)
+    return state
 
 
 def main(arguments: list[str]) -> int:
