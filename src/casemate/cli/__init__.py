@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image": ("casemate.cli.image:image", "Build, encrypt, sign, push, inspect and pull images."),
     "init": ("casemate.cli.init:init", "Make a broker's keys and store in an empty folder."),
     "inspect": ("casemate.cli.inspect:inspect", "Show everything known of one workload."),
+    "keyprovider": ("casemate.cli.keyprovider:keyprovider", "Wrap and unwrap layer keys for skopeo and its kin."),
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),

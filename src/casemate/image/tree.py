@@ -77,7 +77,7 @@ class Tree:
         return self.made is None or name in self.made.get(here.path, ())
 
     def directory(self, path: bytes, *, create: bool = True) -> Dir | None:
-        """The directory at `path` (without ``..``), links followed inside the root; None if missing and not `create`."""
+        """The directory at `path` (without ``..``), links followed inside; None if missing and not `create`."""
         known = self._asked.get((path, create))
         if known is None:
             known = self._descend(path, create=create)
