@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -13,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-HERE = Path(__file__).parent
+from examples.demo import packages
+
 USER = "101:101"
 PORT = 8443
 
@@ -49,18 +51,15 @@ http {{
 """
 
 
-def build_root(target: Path) -> None:
+def build_root(target: Path, say: Callable[[str], None]) -> None:
     """Unpack nginx and what it needs into `target`, add page and configuration; only what the service uses."""
-    from casemate.drivers import debs
-
-    lock = debs.read_lock(HERE / "packages.lock")
-    debs.unpack(lock, target)
+    packages.unpack(target, say)
     for name in (
         "usr/share/doc",
         "usr/share/man",
         "usr/share/locale",
         "usr/share/lintian",
-        "usr/share/bug",
+        "usr/lib/x86_64-linux-gnu/gconv",
         "var/lib/dpkg",
     ):
         shutil.rmtree(target / name, ignore_errors=True)

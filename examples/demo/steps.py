@@ -67,7 +67,7 @@ def image(stage: Stage) -> None:
     with service.scratch() as folder:
         root = Path(folder) / "root"
         root.mkdir()
-        service.build_root(root)
+        service.build_root(root, stage.story.say)
         casemate("image", "build", "--root", root, "--expose", str(service.PORT), plain)
     casemate("image", "encrypt", plain, stage.layout, "--key", IMAGE_KEY, "--key-file", stage.image_key_file())
     pushed = casemate("image", "push", stage.layout, f"{repository}:demo", "--plain-http").document
