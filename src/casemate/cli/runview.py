@@ -1,0 +1,117 @@
+"""What `casemate run` shows while a workload starts, and how it gives up when it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from casemate.cli import workloadview
+from casemate.cli.output import emit
+from casemate.cli.output import note as say
+from casemate.errors import Unusable
+from casemate.host import guestimage, launch, workloads
+from casemate.host import stop as stopping
+from casemate.host.guestimage import GuestImage
+from casemate.host.launch import Options
+from casemate.host.state import State
+from casemate.host.workloads import Workload
+from casemate.schema import manifest as manifests
+from casemate.schema.manifest import Manifest
+
+
+def manifest(path: Path) -> Manifest:
+    """The manifest in a file: JSON by its name, else YAML."""
+    try:
+        data = path.read_bytes()[: manifests.MAX_BYTES + 1]
+    except OSError as error:
+        raise Unusable(f"{path} can't be read ({error.strerror})") from error
+    if path.suffix == ".json":
+        return manifests.parse(data)
+    from casemate.schema import yaml_reader
+
+    loaded = yaml_reader.load(data)
+    return manifests.from_builtins(loaded.document, loaded.lines)
+
+
+def image(folder: Path | None) -> GuestImage:
+    """The guest image in `folder`, or the usual one from the cache (built when it is not there)."""
+    return guestimage.load(folder) if folder is not None else guestimage.ensure(say)
+
+
+def options(chosen: dict[str, Any]) -> Options:
+    """The launch options that the flags say."""
+    return Options(
+        publish=chosen["publish"],
+        memory_mib=chosen["memory_mib"],
+        vcpus=chosen["vcpus"],
+        volumes={name: Path(path) for name, path in _pairs("--volume", chosen["volumes"])},
+        volume_sizes={name: _whole(size) for name, size in _pairs("--volume-size", chosen["sizes"])},
+        name=chosen["name"],
+        tee=chosen["tee"],
+        cpu_type=chosen["cpu_type"],
+        firmware=chosen["firmware"],
+        extra_command_line=chosen["command_line"],
+        initrd=chosen["initrd"],
+        start_seconds=chosen["timeout"],
+    )
+
+
+def note(quiet: bool) -> Callable[[str], None]:
+    """Where progress goes: stderr, or nowhere."""
+    return (lambda _: None) if quiet else say
+
+
+def follow(workload: Workload, *, seconds: float, quiet: bool, wait: bool) -> State:
+    """Wait for the start, printing each phase once with its time; without `wait` return at once."""
+    if not wait:
+        return workloads.settle(workload)
+    shown = 0
+
+    def seen(state: State) -> None:
+        nonlocal shown
+        for phase in state.phases[shown:]:
+            if not quiet:
+                say(f"  {phase.name:<8} {phase.at:6.1f} s {workloadview.short(phase.detail)}")
+        shown = len(state.phases)
+
+    return launch.wait(workload, seen, seconds=seconds)
+
+
+@contextlib.contextmanager
+def interruptible(workload: Workload) -> Iterator[None]:
+    """On Ctrl-C stop the workload cleanly and remove it; a second Ctrl-C leaves that to its supervisor."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if workload.lock is not None:
+            launch.discard(workload)
+            raise
+        say(f"stopping {workload.id}; once more to leave at once")
+        stopping.stop(workload)
+        stopping.remove(workload)
+        raise
+
+
+def verdict(state: State, *, as_json: bool) -> None:
+    """Print how the start ended; the exit code says it too."""
+    emit(workloadview.document(state), as_json=as_json, text=lambda: workloadview.outcome(state))
+    if state.state in {"refused", "failed"}:
+        sys.exit(1)
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    for text in texts:
+        if not all(text.partition("=")[::2]):
+            raise click.UsageError(f"{option} {text[:60]!r} is not NAME=VALUE")
+    return [(text.partition("=")[0], text.partition("=")[2]) for text in texts]
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise click.UsageError(f"{text[:60]!r} is not a number of MiB")
+    return int(text)

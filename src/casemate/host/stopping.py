@@ -1,0 +1,69 @@
+"""The ladder down: ask the guest, then tell QEMU, then kill it. Each rung has its time."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from casemate.drivers import processes, qemu
+from casemate.drivers.qmp import Qmp
+from casemate.errors import CasemateError
+from casemate.host.state import LIVE
+
+if TYPE_CHECKING:
+    from casemate.host.supervisor import Supervisor
+
+GRACE_SECONDS = 10.0
+MAX_GRACE = 3600.0
+_AFTER_GRACE = 3.0  # the guest unmounts and powers off once its containers have ended
+_QUIT_SECONDS = 3.0
+
+
+class Ladder:
+    """Where a workload stands on its way down: `rung` 0 not going, 1 asked, 2 QEMU told, 3 killed."""
+
+    def __init__(self, owner: Supervisor) -> None:
+        self._owner = owner
+        self._rung = 0
+        self._deadline = 0.0
+
+    def begin(self, grace: float) -> None:
+        """Ask the guest to stop its containers within `grace` seconds; without an agent QEMU is told at once."""
+        state = self._owner.state
+        if state.state not in LIVE or state.state == "stopping":
+            return
+        grace = max(0.0, min(grace, MAX_GRACE))
+        state.state, state.message = "stopping", ""
+        self._owner.save()
+        if self._owner.tell({"type": "stop", "grace": grace}):
+            self._rung, self._deadline = 1, time.monotonic() + grace + _AFTER_GRACE
+        else:
+            state.message = "stopped before its agent was there"
+            self.firm()
+
+    def expect_end(self, seconds: float) -> None:
+        """The guest said its last word: give it time to power off."""
+        if self._rung == 0:
+            self._rung, self._deadline = 1, time.monotonic() + seconds
+
+    def firm(self) -> None:
+        """Tell QEMU to quit, now."""
+        if self._rung < 2:
+            self._rung, self._deadline = 1, 0.0
+            self.step()
+
+    def step(self) -> None:
+        """Go one rung down when its time has come."""
+        if self._rung == 0 or time.monotonic() < self._deadline:
+            return
+        if self._rung == 1:
+            if self._owner.state.state == "stopping" and self._deadline:
+                self._owner.state.message = "the guest did not stop in time, so the VM was ended"
+            with contextlib.suppress(CasemateError), Qmp.connect(qemu.QMP_SOCKET, timeout=2.0) as qmp:
+                qmp.execute("quit")
+        elif self._owner.state.qemu is not None:
+            processes.send(self._owner.state.qemu, signal.SIGKILL)
+        self._rung = min(self._rung + 1, 3)
+        self._deadline = time.monotonic() + _QUIT_SECONDS
