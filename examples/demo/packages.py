@@ -1,4 +1,4 @@
-"""The Debian packages of the demo's service: locked by version and SHA-256, resolved anew only when a version is gone."""
+"""The demo service's Debian packages: locked by version and SHA-256, resolved anew only when a version is gone."""
 
 from __future__ import annotations
 
