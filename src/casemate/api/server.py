@@ -1,0 +1,96 @@
+"""The server: uvicorn on the broker's own key, TLS 1.3 only, bounded heads, a graceful end on SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import ssl
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from casemate.api.application import app
+from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+MAX_HEAD = 256 << 10
+KEEP_ALIVE = 75
+_LOG = logging.getLogger("casemate.api")
+
+
+def serve(broker: Broker, *, ready: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`. `ready` is a file descriptor told when up."""
+    server(broker, ready=ready).run()
+    broker.close()
+
+
+def server(broker: Broker, *, ready: int | None = None) -> uvicorn.Server:
+    """A server that was not started yet."""
+    settings = broker.settings
+    config = uvicorn.Config(
+        app(broker),
+        host=settings.host,
+        port=settings.port,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        h11_max_incomplete_event_size=MAX_HEAD,
+        limit_concurrency=settings.connections,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        ssl_certfile=str(settings.folder / TLS_CERTIFICATE),
+        ssl_keyfile=str(settings.folder / TLS_KEY),
+        ssl_context_factory=_tls,
+        server_header=False,
+        proxy_headers=False,
+        access_log=False,
+        log_config=None,
+    )
+    return _Server(config, ready)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: int | None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Tell whoever waits that the port answers."""
+        await super().startup(sockets)
+        if self.started and self._ready is not None:
+            os.write(self._ready, b"ready")
+            os.close(self._ready)
+
+
+def _tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
+    context: ssl.SSLContext = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def log_to(path: Path | None) -> None:
+    """Structured logs, one JSON object a line, to a file or to stderr."""
+    handler: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("alembic", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback names frames, never values."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)

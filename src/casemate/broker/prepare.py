@@ -1,0 +1,62 @@
+"""Making a broker's folder: its keys, its settings. Done once; doing it again changes nothing that exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from casemate.broker.assemble import ADMIN_PUBLIC, MASTER_KEY, TLS_KEY
+from casemate.broker.settings import FILE, Settings, load
+from casemate.broker.vault import KEY_SIZE
+from casemate.crypto import pins, selfsigned
+from casemate.drivers import keyfiles
+
+ADMIN_KEY = "admin.key"
+
+
+def prepare(folder: Path, admin_key: Path, **options: Any) -> Settings:
+    """Keys and settings in `folder`; the admin's private key goes to `admin_key`. `options` are fields of Settings."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keyfiles.once(folder / MASTER_KEY, lambda: os.urandom(KEY_SIZE))
+    keyfiles.once(folder / TLS_KEY, lambda: selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1())))
+    private = serialization.load_pem_private_key(keyfiles.once(admin_key, _admin_key), password=None)
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    keyfiles.once(folder / ADMIN_PUBLIC, lambda: public)
+    if not (folder / FILE).exists():
+        keyfiles.write(folder / FILE, _toml(options))
+    return load(folder)
+
+
+def pin(folder: Path) -> str:
+    """The pin of the broker's TLS key."""
+    key = serialization.load_pem_private_key(keyfiles.read(folder / TLS_KEY), password=None)
+    return pins.digest(
+        key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def _admin_key() -> bytes:
+    plain = serialization.NoEncryption()
+    key = ed25519.Ed25519PrivateKey.generate()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+
+
+def _toml(options: dict[str, Any]) -> bytes:
+    lines = ["# Settings of this broker; every field and its default: casemate/broker/settings.py"]
+    for name, value in options.items():
+        lines.append(f"{name} = {_value(value)}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, int):
+        return str(value)
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
