@@ -21,7 +21,7 @@ from casemate.errors import Malformed
 from casemate.wire.cursor import Cursor
 
 ALGORITHMS = {0x0004: "sha1", 0x000B: "sha256", 0x000C: "sha384", 0x000D: "sha512", 0x0012: "sm3_256"}
-_SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64, "sm3_256": 32}
+SIZES = {"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64, "sm3_256": 32}
 MAX_LOG = 1 << 20
 MAX_EVENTS = 16384
 MAX_REGISTER = 31
@@ -58,7 +58,9 @@ class Event:
     def data_matches(self, algorithm: str) -> bool:
         """Whether `data` is covered by the digest: only then may a reader believe it."""
         digest = self.digests.get(algorithm)
-        return digest is not None and self.type in _OVER_DATA and hashlib.new(algorithm, self.data).digest() == digest
+        if digest is None or self.type not in _OVER_DATA or algorithm not in hashlib.algorithms_guaranteed:
+            return False
+        return hashlib.new(algorithm, self.data).digest() == digest
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,10 @@ def replay(log: EventLog, algorithm: str, initial: Mapping[int, bytes] | None = 
 
     `Malformed` when the log, or one event that was extended, has no digest of that algorithm.
     """
-    if algorithm not in log.algorithms:
-        raise Malformed(f"event log: has {', '.join(log.algorithms)} but no {algorithm}")
+    if algorithm not in log.algorithms or algorithm not in hashlib.algorithms_guaranteed:
+        raise Malformed(f"event log: has {', '.join(log.algorithms)} but no {algorithm} that can be computed")
     values = dict(initial or {})
-    zeros = bytes(_SIZES[algorithm])
+    zeros = bytes(SIZES[algorithm])
     for event in log.events:
         if event.extended:
             if algorithm not in event.digests:
@@ -112,7 +114,7 @@ def tpm_initial(algorithm: str, locality: int = 0) -> dict[int, bytes]:
     Zeros, but all ones in 17 to 22 until a dynamic launch resets them, and the start-up locality in PCR 0 (PC Client
     Platform TPM Profile, section 4.6; Library Part 3 section 9.3).
     """
-    size = _SIZES[algorithm]
+    size = SIZES[algorithm]
     values = {index: (b"\xff" if 17 <= index <= 22 else b"\0") * size for index in range(24)}
     values[0] = bytes(size - 1) + bytes([locality])
     return values
@@ -154,7 +156,7 @@ def _spec_id(first: Event) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for _ in range(count):
         algorithm, size = _name(read.u16()), read.u16()
-        if algorithm in sizes or size != _SIZES.get(algorithm, size) or not 1 <= size <= 64:
+        if algorithm in sizes or size != SIZES.get(algorithm, size) or not 1 <= size <= 64:
             raise Malformed(f"event log: the header gives {algorithm} twice or with {size} bytes")
         sizes[algorithm] = size
     read.take(read.u8())  # vendor information

@@ -150,7 +150,9 @@ def _quote(report: wire.Report, request: Request, rules: _Rules) -> wire.Attest 
         shown,
         "quote all PCRs of the SHA-256 bank",
     )
-    count = rules.check("tpm.quote.count", len(report.pcrs) == wire.PCR_COUNT, "24 PCRs", len(report.pcrs))
+    count = rules.check(
+        "tpm.quote.count", len(report.pcrs) == wire.PCR_COUNT, "24 PCRs", len(report.pcrs), "send all PCRs of the bank"
+    )
     if whole and count:
         computed = hashlib.sha256(b"".join(report.pcrs)).digest()
         rules.check(
