@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ MAX_CONSOLE = 1 << 20
 MAX_LOG = 8 << 20
 LAST_LINES = 40
 _TAIL = 64 << 10
+_ESCAPE = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Za-z0-9]|[=>78cM])")  # the firmware drives a terminal
 
 
 def private(path: Path, mode: str) -> BinaryIO:
@@ -44,7 +46,7 @@ def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
         text = _tail(path).decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [line.strip("\r") for line in text.split("\n")]
+    lines = [_ESCAPE.sub("", line).replace("\r", "") for line in text.split("\n")]
     return [as_text(line, 300) for line in lines if line.strip()][-count:]
 
 

@@ -31,7 +31,9 @@ from casemate.host.workloads import SOCKETS, TPM_FOLDER, TPM_SOCKET, Workload
 QEMU_LOG = "qemu.log"
 _FAREWELL_SECONDS = 10.0  # a guest that said its last word powers off by itself
 _CONNECT_SECONDS = 15.0
+_TPM_SECONDS = 3.0
 _TICK = 0.5
+_LAST_WORDS = 16  # reads of what the guest had sent before QEMU ended
 
 
 class Supervisor:
@@ -50,6 +52,8 @@ class Supervisor:
         self.terminated = False
         self._swtpm: subprocess.Popen[bytes] | None = None
         self._qemu: subprocess.Popen[bytes] | None = None
+        self._deaf = False
+        self._tpm_gone: float | None = None
         self._began = 0.0
 
     def run(self) -> None:
@@ -119,9 +123,7 @@ class Supervisor:
         for key in list(self.selector.get_map().values()):
             if key.data == self._tpm_ended:
                 self.selector.unregister(key.fileobj)
-        if self.state.state in LIVE and self._qemu is not None and self._qemu.poll() is None:
-            self._fail("the software TPM ended unexpectedly")
-            self.ladder.firm()
+        self._tpm_gone = time.monotonic()  # QEMU closes it when it powers off, a moment before it ends itself
 
     def _tick(self) -> None:
         """What time alone brings: the channel's start, limits of files and of time."""
@@ -140,6 +142,10 @@ class Supervisor:
         if self.state.state == "starting" and now > self.plan.start_seconds:
             self._fail(f"the guest did not come up within {self.plan.start_seconds:.0f} s")
             self.ladder.firm()
+        if self._tpm_gone is not None and time.monotonic() - self._tpm_gone > _TPM_SECONDS and not self.ended:
+            self._tpm_gone = None
+            self._fail("the software TPM ended unexpectedly")
+            self.ladder.firm()
         self.requests.expire()
         self.ladder.step()
 
@@ -155,13 +161,13 @@ class Supervisor:
 
     def _hear(self) -> None:
         """Enter what the guest says; a closed channel means that QEMU is about to end."""
-        if self.channel is None:
+        if self.channel is None or self._deaf:
             return
         try:
-            self.channel.flush()
             for message in self.channel.receive():
                 self._message(message)
         except Unavailable:
+            self._deaf = True
             self.selector.unregister(self.channel.socket)
 
     def _message(self, message: dict[str, Any]) -> None:
@@ -186,7 +192,8 @@ class Supervisor:
 
     def _finish(self) -> None:
         """Hear the last words, end the children, say why, leave only files."""
-        self._hear()
+        for _ in range(_LAST_WORDS):
+            self._hear()
         for child in (self.state.qemu, self.state.swtpm):
             processes.end(child, grace=2.0)
         if self._qemu is not None:
