@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,12 @@ def load(folder: Path) -> Settings:
         return msgspec.convert({"folder": str(folder), **document}, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise Malformed(f"{path}: {error}") from error
+
+
+def as_document(settings: Settings) -> dict[str, object]:
+    """Every setting, defaults too, as plain data. A password in the store's URL is left out."""
+    plain: dict[str, object] = msgspec.to_builtins(settings, enc_hook=str)
+    return {**plain, "store": re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", settings.store_url)}
 
 
 def _path(kind: type, value: object) -> object:

@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "LazyGroup", "casemate", "main"]
 # One line per command. The module is imported only when the command is called or its own help is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "app": ("casemate.cli.app:app", "Found apps and list them."),
+    "decisions": ("casemate.cli.decisions:decisions", "Show what the broker decided, and why."),
     "down": ("casemate.cli.down:down", "Stop the local broker and registry."),
     "exec": ("casemate.cli.exec:exec_", "Run a program in a container, where the manifest grants it."),
     "guest": ("casemate.cli.guest:guest", "Build and measure the guest image."),
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("casemate.cli.run:run", "Start a workload from its manifest."),
     "secret": ("casemate.cli.secret:secret", "Store and delete an app's secrets."),
     "serve": ("casemate.cli.serve:serve", "Run the broker in the foreground."),
+    "status": ("casemate.cli.status:status", "Show whether the local broker and registry answer."),
     "stop": ("casemate.cli.stop:stop", "Stop a workload, gracefully and then firmly."),
     "up": ("casemate.cli.up:up", "Start a local broker and registry for development."),
     "verify": ("casemate.cli.verify:verify", "Check what a running service is, and who vouches for it."),
