@@ -198,7 +198,7 @@ def _issued_bytes(child_der: bytes, issuer_der: bytes) -> bool:
 
 
 def is_root(der: bytes, key_digest: bytes) -> bool:
-    """Whether `der` is a certificate of the key with this SHA-256 (DER SubjectPublicKeyInfo), signed by that key itself.
+    """Whether `der` is a certificate of the key with this SHA-256 (of its DER), signed by that key itself.
 
     So a root can be pinned by its key alone, and no byte of its certificate can be changed. False for all else.
     """

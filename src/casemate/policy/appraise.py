@@ -1,7 +1,8 @@
 """Appraise (RFC 9334 section 8.4): claims against manifest, app, reference values and time, with every rule told.
 
 Rules, all of them always applied
-1. `evidence.fresh`, `evidence.debug`: fresh evidence of an attester that nobody can debug.
+1. `evidence.fresh`, `evidence.debug`: fresh evidence of an attester that nobody can debug; no caution of its room, an
+   accepted TCB status, the guest's most privileged layer (`policy.platform`).
 2. `manifest.present`, `app.known`, `manifest.app`, `manifest.name`: a manifest that names a founded app by id and name.
 3. `platform.class`, `platform.memory`: a platform class that the app allows; production means encrypted memory.
 4. `manifest.broker`: the manifest names the broker that is asked.
@@ -15,12 +16,16 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from casemate.errors import Finding
+from casemate.policy import platform
 from casemate.schema.app import AppStatement
 from casemate.schema.claims import Claims
 from casemate.schema.decision import Decision
 from casemate.schema.endorsements import PRODUCTION
 from casemate.schema.manifest import Manifest
 from casemate.schema.reference import ReferenceValues
+
+# Rule 3 judges the class of the platform: each app says which it allows.
+_PLATFORM = platform.PlatformPolicy(development=True, max_privilege_level=0)
 
 ACTIVE = "active"
 REVOKED = "revoked"
@@ -108,6 +113,7 @@ def _attester(claims: Claims) -> tuple[Finding, ...]:
     return (
         _equal("evidence.fresh", True, claims.fresh, "the evidence answers no question of this broker"),
         _equal("evidence.debug", False, claims.debug, "start the workload without debugging"),
+        *platform.judge(claims, _PLATFORM),
     )
 
 

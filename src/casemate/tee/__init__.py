@@ -12,6 +12,7 @@ ROOMS: dict[str, str] = {
     "tpm": "casemate.tee.tpm",
     "snp": "casemate.tee.snp",
     "tdx": "casemate.tee.tdx",
+    "nitro": "casemate.tee.nitro",
     "sample": "casemate.tee.sample",
 }
 

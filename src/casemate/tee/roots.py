@@ -25,7 +25,7 @@ class Root:
 def trusted(
     tee: str, pins: Mapping[str, str], candidates: Iterable[bytes], endorsements: Endorsements
 ) -> tuple[Root, ...]:
-    """The roots that `pins` (name → hex) name among `candidates` and the endorsements' certificates (DER), and anchors."""
+    """The roots that `pins` (name → hex) name among `candidates` and endorsed certificates (DER), and the anchors."""
     digests = {name: bytes.fromhex(pin) for name, pin in pins.items()}
     found: dict[bytes, Root] = {}
     for der in (*candidates, *endorsements.certificates):

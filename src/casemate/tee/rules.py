@@ -44,10 +44,9 @@ class Rules:
         """Whether a check has failed."""
         return any(not f.ok for f in self.checks)
 
-    def settle(self) -> None:
-        """Raise `Refused` with every finding when a check has failed."""
-        if self.failed:
-            raise Refused([*self.checks, *self.cautions])
+    def refusal(self) -> Refused:
+        """The error to raise, with every finding."""
+        return Refused([*self.checks, *self.cautions])
 
     def _finding(self, rule: str, ok: bool, expected: object, found: object, hint: str) -> Finding:
         return Finding(f"{self._tee}.{rule}", _short(expected), _short(found), "" if ok else hint, ok)
