@@ -63,7 +63,7 @@ def pax(records: dict[bytes, bytes], kind: bytes = b"x") -> bytes:
     return header(b"pax", kind, size=len(body)) + data(body)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tars() -> SimpleNamespace:
     return SimpleNamespace(
         header=header,

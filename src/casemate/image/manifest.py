@@ -28,7 +28,7 @@ MAX_CONFIG = 4 << 20
 MAX_LAYERS = 128
 MAX_BLOB = 1 << 40
 
-Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
 Text = Annotated[str, Meta(max_length=65536)]
 Annotations = dict[Annotated[str, Meta(max_length=1024)], Text]
 Strings = Annotated[list[Text], Meta(max_length=4096)]
