@@ -45,7 +45,7 @@ def archive(content: Iterable[Entry], epoch: int) -> bytes:
 
 def entries(recipe: Recipe, root: Path, modules: Modules, script: bytes) -> list[Entry]:
     """What the initrd holds: busybox, dmsetup with its libraries, the modules in loading order, and the script."""
-    folders = ["bin", "dev", "lib", "lib64", "lib/x86_64-linux-gnu", "modules", "newroot", "proc", "run", "sys"]
+    folders = ["bin", "dev", "lib", "lib64", "lib/x86_64-linux-gnu", "newroot", "proc", "run", "sys"]
     content = [Entry(name, stat.S_IFDIR | 0o755) for name in folders]
     content += [
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
@@ -60,9 +60,17 @@ def entries(recipe: Recipe, root: Path, modules: Modules, script: bytes) -> list
     for library in _needed(root, "usr/sbin/dmsetup"):
         data = (root / _LIBRARIES / library).read_bytes()
         content.append(Entry(f"lib/x86_64-linux-gnu/{library}", stat.S_IFREG | 0o644, data))
+    return content + _modules(recipe, modules)
+
+
+def _modules(recipe: Recipe, modules: Modules) -> list[Entry]:
+    """The modules with modprobe's table, and the names to load; one modprobe for all, since a process costs more."""
     order = modules.ordered(recipe.modules.initrd)
-    content.append(Entry("modules/list", stat.S_IFREG | 0o644, "".join(f"{n}\n" for n in order).encode()))
-    content += [Entry(f"modules/{n}.ko", stat.S_IFREG | 0o644, modules.content(n)) for n in order]
+    folder = f"lib/modules/{modules.release}"
+    content = [Entry(name, stat.S_IFDIR | 0o755) for name in ("lib/modules", folder)]
+    content.append(Entry("lib/modules/load", stat.S_IFREG | 0o644, " ".join(order).encode() + b"\n"))
+    content.append(Entry(f"{folder}/modules.dep", stat.S_IFREG | 0o644, modules.table(order)))
+    content += [Entry(f"{folder}/{n}.ko", stat.S_IFREG | 0o644, modules.content(n)) for n in order]
     return content
 
 
@@ -77,7 +85,7 @@ def _needed(root: Path, program: str) -> list[str]:
     if said.returncode:
         raise Unavailable(f"cannot list the libraries of {program}: {said.stderr.strip()[-200:]}")
     lines = [line.split() for line in said.stdout.splitlines()]
-    return sorted(words[0] for words in lines if len(words) > 2 and words[1] == "=>")
+    return sorted(words[0] for words in lines if len(words) > 2 and words[1] == "=>" and "/" not in words[0])
 
 
 def compress(data: bytes) -> bytes:

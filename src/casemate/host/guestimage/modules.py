@@ -23,6 +23,7 @@ class Modules:
         folder = tree / "usr/lib/modules"
         self._files = {_plain(f.name): f for f in sorted(folder.rglob("*.ko.xz"))}
         builtin = sorted(folder.glob("*/modules.builtin"))
+        self.release = builtin[0].parent.name if builtin else ""
         self._builtin = {_plain(Path(line).name) for f in builtin for line in f.read_text().split()}
         self._read: dict[str, bytes] = {}
 
@@ -42,6 +43,14 @@ class Modules:
         for name in names:
             visit(_plain(name), ())
         return order
+
+    def table(self, names: Iterable[str]) -> bytes:
+        """`modules.dep` of `names`: each file with everything that it needs, the deepest last, as modprobe reads it."""
+        lines = []
+        for name in names:
+            needs = [n for n in self.ordered([name]) if n != _plain(name)]
+            lines.append(f"{_plain(name)}.ko:" + "".join(f" {need}.ko" for need in reversed(needs)) + "\n")
+        return "".join(lines).encode()
 
     def content(self, name: str) -> bytes:
         """The module, uncompressed; an unknown name is `Unusable`."""

@@ -41,10 +41,10 @@ class Kernel(_Part, frozen=True):
 
 
 class Modules(_Part, frozen=True):
-    """Kernel modules by name, loaded in this order by the initrd and by the root's init."""
+    """Kernel modules by name, in loading order: the initrd's, and sets for the root's init (`root/init` says when)."""
 
     initrd: list[str]
-    root: list[str]
+    root: dict[str, list[str]]
 
 
 class Erofs(_Part, frozen=True):

@@ -60,11 +60,17 @@ def _prune(recipe: Recipe, root: Path) -> None:
 
 
 def _add_modules(recipe: Recipe, root: Path, modules: Modules) -> None:
+    """The modules with modprobe's table, and one list of names for each set of the recipe."""
     before = modules.ordered(recipe.modules.initrd)
-    order = modules.ordered(recipe.modules.root, loaded=before)
-    for name in order:
-        _write(root / _AGENT / "modules" / f"{name}.ko", modules.content(name))
-    _write(root / _AGENT / "modules/list", "".join(f"{name}\n" for name in order).encode())
+    known: list[str] = []
+    for name, wanted in recipe.modules.root.items():
+        order = modules.ordered(wanted, loaded=[*before, *known])
+        known += order
+        _write(root / "usr/lib/modules" / f"load-{name}", " ".join(order).encode() + b"\n")
+    folder = root / "usr/lib/modules" / modules.release
+    _write(folder / "modules.dep", modules.table([*before, *known]))
+    for name in known:
+        _write(folder / f"{name}.ko", modules.content(name))
 
 
 def _add_agent(recipe: Recipe, root: Path, scripts: Path) -> None:
