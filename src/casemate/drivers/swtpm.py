@@ -21,6 +21,7 @@ from casemate.errors import Unavailable, Unusable
 
 __all__ = ["Connection", "connect", "manufacture", "program", "serve"]
 
+STATE_FILE = "tpm2-00.permall"
 _TIMEOUT = 20.0
 _SETUP_TIMEOUT = 120.0
 _POLL_SECONDS = 0.01
@@ -64,6 +65,8 @@ def serve(state: Path, control: Path, *, log: Path | None = None) -> subprocess.
     """
     if len(os.fsencode(control)) > 107:
         raise Unusable(f"{control}: a socket's path has at most 107 bytes", hint="use a shorter CASEMATE_HOME")
+    if not (state / STATE_FILE).is_file():
+        raise Unusable(f"{state} holds no TPM state", hint="take one from the pool")
     control.unlink(missing_ok=True)
     log = log or state / "swtpm.log"
     process = _start(state, ["--ctrl", f"type=unixio,path={control},mode=0600"], log)
