@@ -7,6 +7,7 @@ failed, 2 wrong use or unusable input, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -117,7 +118,7 @@ def _run(arguments: list[str] | None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
 

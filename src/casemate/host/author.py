@@ -135,7 +135,8 @@ def to_yaml(manifest: Manifest, notes: list[str]) -> str:
         """Long texts such as PEM keys are written as blocks."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+        quoted = "'" if yaml_reader.plain(value) is not value else None  # the writer knows YAML 1.1 only
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else quoted)
 
     Dumper.add_representer(str, text)
     body = yaml.dump(msgspec.to_builtins(manifest), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=4096)

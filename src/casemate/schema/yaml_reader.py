@@ -29,6 +29,9 @@ _CORE: tuple[tuple[re.Pattern[str], Any], ...] = (
 )
 
 
+_OUT_OF_RANGE = re.compile(r"[-+]?[0-9]{19,}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
 class Loaded(NamedTuple):
     """Plain data, and the line of each path in it (`containers[0].image` → 12)."""
 
@@ -50,6 +53,14 @@ def load(text: str | bytes) -> Loaded:
         raise _wrong("", error.problem or "not YAML", line) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Malformed(f"YAML: {str(error).splitlines()[0] if str(error) else 'nested too deeply'}") from error
+
+
+def plain(text: str) -> Any:
+    """What a scalar without quotes means by the core schema: a literal, or else the text itself (the same object)."""
+    for pattern, make in _CORE:
+        if pattern.fullmatch(text):
+            return make(text)
+    return text
 
 
 def _wrong(path: str, message: str, line: int, hint: str = "") -> Malformed:
@@ -96,12 +107,10 @@ class _Reader:
         """A scalar by the core schema; quoted and block scalars are strings."""
         if not event.implicit[0]:
             return event.value
-        for pattern, make in _CORE:
-            if pattern.fullmatch(event.value):
-                return make(event.value)
-        if re.fullmatch(r"[-+]?[0-9]{19,}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", event.value):
+        value = plain(event.value)
+        if value is event.value and _OUT_OF_RANGE.fullmatch(event.value):
             raise _wrong(path, "a number out of range", event.start_mark.line + 1, "put it in quotes if it is text")
-        return event.value
+        return value
 
     def sequence(self, path: str, depth: int) -> list[Any]:
         """The items up to the end of the sequence."""
