@@ -128,6 +128,13 @@ class _Conversion:
         self.wrong(path, "expected a mapping")
         return {}
 
+    def entries(self, value: Any, path: str) -> list[Any]:
+        """`value` as a list (nothing is an empty one), or a problem and an empty one."""
+        if value is None or isinstance(value, list):
+            return value or []
+        self.wrong(path, "expected a list")
+        return []
+
     def service(self, name: str, body: Any) -> dict[str, Any]:
         """One service as a container."""
         path = f"services.{name}"
@@ -140,7 +147,10 @@ class _Conversion:
             if rule is None:
                 self.wrong(f"{path}.{key}", "no counterpart in a manifest", _WHY_NOT.get(key, "leave it out"))
                 continue
-            rule(value, f"{path}.{key}", made)
+            try:
+                rule(value, f"{path}.{key}", made)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                self.wrong(f"{path}.{key}", "not in a form that the Compose Specification gives it")
         return made
 
     # One method per key that has a counterpart: (value, path, container so far).
@@ -158,11 +168,12 @@ class _Conversion:
         made["command"] = self.words(value, path)
 
     def key_environment(self, value: Any, path: str, made: dict[str, Any]) -> None:
-        pairs = value.items() if isinstance(value, dict) else [str(item).partition("=")[::2] for item in value or ()]
+        listed = [] if isinstance(value, dict) else self.entries(value, path)
+        pairs = value.items() if isinstance(value, dict) else [str(item).partition("=")[::2] for item in listed]
         made["env"] = []
         for index, (key, text) in enumerate(pairs):
             place = f"{path}.{key}" if isinstance(value, dict) else f"{path}[{index}]"
-            given = text is not None if isinstance(value, dict) else "=" in str(value[index])
+            given = text is not None if isinstance(value, dict) else "=" in str(listed[index])
             if not given:
                 self.wrong(place, f"{key} takes its value from the shell", "write the value here, or make it a secret")
             else:
@@ -170,7 +181,7 @@ class _Conversion:
 
     def key_ports(self, value: Any, path: str, made: dict[str, Any]) -> None:
         made["ports"] = []
-        for index, item in enumerate(value or ()):
+        for index, item in enumerate(self.entries(value, path)):
             place = f"{path}[{index}]"
             if isinstance(item, dict):
                 for key in item:
@@ -188,7 +199,7 @@ class _Conversion:
                 self.notes.append(f"publish at launch: casemate run --publish {found['host']}:{found['port']}")
 
     def key_volumes(self, value: Any, path: str, made: dict[str, Any]) -> None:
-        for index, item in enumerate(value or ()):
+        for index, item in enumerate(self.entries(value, path)):
             place = f"{path}[{index}]"
             source, target, options = self.mount(item)
             if source is None or target is None or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", source):
@@ -213,7 +224,7 @@ class _Conversion:
 
     def key_secrets(self, value: Any, path: str, made: dict[str, Any]) -> None:
         made["secrets"] = []
-        for index, item in enumerate(value or ()):
+        for index, item in enumerate(self.entries(value, path)):
             entry = item if isinstance(item, dict) else {"source": str(item)}
             for key in entry:
                 if key not in {"source", "target", "mode"}:
@@ -225,7 +236,7 @@ class _Conversion:
             made["secrets"].append({"resource": self.resource(source), "file": file, "mode": mode})
 
     def key_tmpfs(self, value: Any, path: str, made: dict[str, Any]) -> None:
-        folders = [value] if isinstance(value, str) else list(value or ())
+        folders = [value] if isinstance(value, str) else self.entries(value, path)
         for index, folder in enumerate(folders):
             if ":" in str(folder):
                 self.wrong(f"{path}[{index}]", "tmpfs options have no counterpart", "leave them out")
@@ -238,7 +249,7 @@ class _Conversion:
         made["restart"] = known.get(str(value), "never")
 
     def key_cap_add(self, value: Any, path: str, made: dict[str, Any]) -> None:
-        names = [str(name).upper() for name in value or ()]
+        names = [str(name).upper() for name in self.entries(value, path)]
         if "ALL" in names:
             self.wrong(path, "all capabilities can't be given", "list those that the program needs")
         made["capabilities"] = [name if name.startswith("CAP_") else f"CAP_{name}" for name in names]
@@ -292,7 +303,7 @@ class _Conversion:
     def words(self, value: Any, path: str) -> list[str]:
         """A command line as a list; a string is split as a shell would."""
         try:
-            return shlex.split(value) if isinstance(value, str) else [_text(word) for word in value or ()]
+            return shlex.split(value) if isinstance(value, str) else [_text(word) for word in self.entries(value, path)]
         except ValueError as error:
             self.wrong(path, f"cannot be split into words ({error})", "write it as a list")
             return []
