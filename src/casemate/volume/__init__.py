@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Volumes: the tables, keys and record of an encrypted, authenticated volume. Pure; the guest's drivers act."""

@@ -1,0 +1,135 @@
+"""Secrets of the containers: on tmpfs only, replaced atomically, followed by the signal that the manifest names.
+
+Each secret file lies in a folder of its own kind that is mounted read-only into its container, so that a rename in the
+folder is a change in the container: a bind mount of the file itself would keep showing the old one.
+
+    <store>/<container>/<number of the folder>/<file name>       the value, mode and owner as the manifest says
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from casemate.errors import CasemateError, Malformed, Refused
+from casemate.guest.attest import Resource
+from casemate.guest.users import User
+from casemate.schema.manifest import Container, Secret
+
+MAX_ENV = 64 << 10
+
+
+class Source(Protocol):
+    """Where secrets come from (`casemate.guest.resources.Brokers`)."""
+
+    def versioned(self, uri: str) -> Resource:
+        """The value and its version."""
+        ...
+
+    def changed(self, uri: str, known: str) -> Resource | None:
+        """The resource when its version is not `known`."""
+        ...
+
+
+class Kept(NamedTuple):
+    """A secret file as written: where it lies, who may read it, and what the manifest says of it."""
+
+    container: str
+    secret: Secret
+    path: Path
+    user: User
+
+
+def environment(container: Container, source: Source) -> dict[str, str]:
+    """The container's secret environment variables; they are fetched once and not updated."""
+    found = {}
+    for secret in container.secrets:
+        if secret.env is not None:
+            found[secret.env] = _text(secret, source.versioned(secret.resource).value)
+    return found
+
+
+def _text(secret: Secret, value: bytes) -> str:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or len(value) > MAX_ENV:
+        raise Malformed(
+            f"{secret.resource} can't be an environment variable: text without NUL of at most {MAX_ENV} bytes is wanted",
+            hint="give it to the container as a file",
+        )
+    return text
+
+
+def write(kept: Kept, value: bytes) -> None:
+    """Put a value into place: whole or not at all, readable by its owner alone from the first byte on."""
+    fresh = kept.path.with_name(f".{kept.path.name}.new")
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        os.fchown(handle, kept.user.uid, kept.user.gid)
+        os.fchmod(handle, int(kept.secret.mode, 8))
+        stream.write(value)
+    fresh.replace(kept.path)
+
+
+class Keeper:
+    """Writes the secret files and polls their versions; `signal(container, name)` tells a container of changes."""
+
+    def __init__(self, source: Source, signal: Callable[[str, str], None], seconds: float) -> None:
+        self._source, self._signal, self._seconds = source, signal, seconds
+        self._kept: list[Kept] = []
+        self._versions: dict[str, str] = {}
+        self._stop = threading.Event()
+        self.troubles: dict[str, str] = {}
+
+    def add(self, entries: Iterable[Kept]) -> None:
+        """Fetch and write secret files before their container starts."""
+        for kept in entries:
+            uri = kept.secret.resource
+            found = self._source.versioned(uri)
+            write(kept, found.value)
+            # The older version of two fetches stays known, so that the next poll brings both files to the newest.
+            self._versions.setdefault(uri, found.version)
+            self._kept.append(kept)
+
+    def start(self) -> None:
+        """Poll in the background when there is a file to keep fresh."""
+        if self._kept:
+            threading.Thread(target=self._poll, name="secrets", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the polling."""
+        self._stop.set()
+
+    def refresh(self) -> int:
+        """Look at every secret once, write what changed, then signal; returns how many changed.
+
+        A broker that is silent or refuses changes nothing: the container keeps what it was given.
+        """
+        changed: list[Kept] = []
+        for uri in dict.fromkeys(kept.secret.resource for kept in self._kept):
+            try:
+                found = self._source.changed(uri, self._versions.get(uri, ""))
+                self.troubles.pop(uri, None)
+            except CasemateError as error:
+                self.troubles[uri] = "refused" if isinstance(error, Refused) else type(error).__name__
+                continue
+            if found is None or found.version in ("", self._versions.get(uri)):
+                continue  # without a version nobody can tell whether it changed
+            users = [kept for kept in self._kept if kept.secret.resource == uri]
+            for kept in users:
+                write(kept, found.value)
+            self._versions[uri] = found.version
+            changed += users
+        for container, signal in dict.fromkeys((k.container, k.secret.signal) for k in changed if k.secret.signal):
+            self._signal(container, str(signal))
+        return len({kept.secret.resource for kept in changed})
+
+    def _poll(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.refresh()
