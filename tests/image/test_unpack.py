@@ -1,6 +1,8 @@
+import contextlib
 import os
 import stat
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,7 +63,7 @@ def test_ordinary_layer(place, tars):
     assert stat.S_IMODE((place / "etc/passwd").stat().st_mode) == 0o640
     assert (place / "etc/passwd").stat().st_mtime == 1234
     assert stat.S_IMODE((place / "bin/su").stat().st_mode) == 0o4755
-    assert os.readlink(place / "etc/link") == "/etc/passwd"
+    assert str((place / "etc/link").readlink()) == "/etc/passwd"
     assert (place / "etc/hard").stat().st_ino == (place / "etc/passwd").stat().st_ino
     assert stat.S_IMODE((place / "etc").stat().st_mode) == 0o750
     assert (place / "etc").stat().st_mtime == 7
@@ -101,7 +103,9 @@ def test_own_false_leaves_owners(place, tars):
 # -- ways out
 
 
-@pytest.mark.parametrize("name", [b"../outside/secret", b"a/../../outside/secret", b"a/..", b"..", b"./../x", b"a/../b"])
+@pytest.mark.parametrize(
+    "name", [b"../outside/secret", b"a/../../outside/secret", b"a/..", b"..", b"./../x", b"a/../b"]
+)
 def test_dot_dot_names(place, tars, name):
     assert rule(place, tars.tar(tars.file(name, b"owned"))) == "image.layer.path"
 
@@ -122,7 +126,9 @@ def test_pax_path_is_judged_too(place, tars):
 
 
 def test_gnu_long_name_is_judged_too(place, tars):
-    layer = tars.tar(tars.header(b"././@LongLink", b"L", size=18), tars.data(b"../outside/secret\0"), tars.file(b"x", b""))
+    layer = tars.tar(
+        tars.header(b"././@LongLink", b"L", size=18), tars.data(b"../outside/secret\0"), tars.file(b"x", b"")
+    )
     assert rule(place, layer) == "image.layer.path"
 
 
@@ -187,7 +193,7 @@ def test_hard_link_through_symlinked_parent_stays_inside(place, tars):
 def test_hard_link_to_symlink_is_no_way_out(place, tars):
     lower = tars.tar(tars.symlink(b"s", b"../outside/secret"), tars.hard_link(b"h", b"s"))
     unpack(place, lower, tars.tar(tars.file(b"h", b"new")))
-    assert os.readlink(place / "s") == "../outside/secret"
+    assert str((place / "s").readlink()) == "../outside/secret"
     assert (place / "h").read_bytes() == b"new"
 
 
@@ -212,7 +218,14 @@ def test_whiteout_through_symlinked_parent_stays_inside(place, tars):
 
 @pytest.mark.parametrize(
     ("kind", "shown"),
-    [(b"3", "character device"), (b"4", "block device"), (b"6", "FIFO"), (b"A", "unknown"), (b"M", "unknown"), (b"V", "")],
+    [
+        (b"3", "character device"),
+        (b"4", "block device"),
+        (b"6", "FIFO"),
+        (b"A", "unknown"),
+        (b"M", "unknown"),
+        (b"V", ""),
+    ],
 )
 def test_kinds_refused(place, tars, kind, shown):
     with pytest.raises(Refused) as caught:
@@ -275,7 +288,7 @@ def test_depth_cannot_be_lent_from_links(place, tars):
 
 def test_bytes_that_are_no_utf8_are_kept(place, tars):
     unpack(place, tars.tar(tars.file(b"caf\xe9", b"1")))
-    assert os.listdir(os.fsencode(place)) == [b"caf\xe9"]
+    assert [os.fsencode(path.name) for path in place.iterdir()] == [b"caf\xe9"]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +343,7 @@ def test_hard_link_and_symlink_over_folder(place, tars):
         tars.tar(tars.file(b"a/1", b"1"), tars.file(b"b/1", b"1"), tars.file(b"f", b"f")),
         tars.tar(tars.symlink(b"a", b"f"), tars.hard_link(b"b", b"f")),
     )
-    assert os.readlink(place / "a") == "f"
+    assert str((place / "a").readlink()) == "f"
     assert (place / "b").read_bytes() == b"f"
 
 
@@ -416,9 +429,9 @@ def test_entry_count(place, tars):
 def test_file_and_total_size(place, tars):
     layer = tars.tar(tars.file(b"a", b"x" * 600), tars.file(b"b", b"x" * 600))
     assert rule(place, layer, limits=Limits(file=500)) == "image.layer.file"
-    assert rule(place, tars.tar(tars.file(b"c", b"x" * 600), tars.file(b"d", b"x" * 600)), limits=Limits(total=1000)) == (
-        "image.layer.total"
-    )
+    assert rule(
+        place, tars.tar(tars.file(b"c", b"x" * 600), tars.file(b"d", b"x" * 600)), limits=Limits(total=1000)
+    ) == ("image.layer.total")
 
 
 def test_totals_count_over_layers(place, tars):
@@ -427,7 +440,9 @@ def test_totals_count_over_layers(place, tars):
 
 
 def test_huge_announced_file(place, tars):
-    assert rule(place, tars.tar(tars.header(b"f", size=0o77777777777)), limits=Limits(file=1 << 30)) == "image.layer.file"
+    assert (
+        rule(place, tars.tar(tars.header(b"f", size=0o77777777777)), limits=Limits(file=1 << 30)) == "image.layer.file"
+    )
 
 
 def test_cut_short(place, tars):
@@ -451,7 +466,7 @@ def test_many_folders_stay_within_descriptors_and_memory(place, tars):
     tracemalloc.stop()
     assert peak < 8 << 20
     assert len(names(place)) == 700 * 4
-    assert len(os.listdir("/proc/self/fd")) < 100
+    assert len(list(Path("/proc/self/fd").iterdir())) < 100
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -466,9 +481,7 @@ def test_any_entries_stay_inside(tmp_path_factory, tars, entries, split):
     (base / "secret").write_text("untouched")
     parts = [tars.header(name, kind, link=link, size=size) + tars.data(b"x" * size if kind not in b"125" else b"")
              for kind, name, link, size in entries]  # fmt: skip
-    try:
+    with contextlib.suppress(Malformed, Refused):
         unpack(base / "root", tars.tar(*parts[:split]), tars.tar(*parts[split:]))
-    except (Malformed, Refused):
-        pass
     assert sorted(p.name for p in base.iterdir()) == ["root", "secret"]
     assert (base / "secret").read_text() == "untouched"
