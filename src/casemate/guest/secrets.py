@@ -59,7 +59,7 @@ def _text(secret: Secret, value: bytes) -> str:
         text = "\0"
     if "\0" in text or len(value) > MAX_ENV:
         raise Malformed(
-            f"{secret.resource} can't be an environment variable: text without NUL of at most {MAX_ENV} bytes is wanted",
+            f"{secret.resource} can't be a variable: text without NUL of at most {MAX_ENV} bytes is wanted",
             hint="give it to the container as a file",
         )
     return text

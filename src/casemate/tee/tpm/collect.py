@@ -54,6 +54,11 @@ class Device:
         self.close()
 
 
+def present() -> bool:
+    """Whether this machine has a TPM."""
+    return DEVICE.exists()
+
+
 def collect(request: Request, *, transport: Transport | None = None, event_log: bytes | None = None) -> Evidence:
     """Evidence for `request`, by default from this machine's TPM and kernel.
 
