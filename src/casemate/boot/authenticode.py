@@ -78,7 +78,9 @@ def _headers(pe: bytes) -> _Headers:
         table = struct.unpack_from("<II", pe, certificates)
         if certificates + 8 > headers_size:
             raise Malformed("PE image: the header's size is impossible")
-    return _Headers(optional + 64, certificates, headers_size, table, _sections(pe, optional + optional_size, section_count))
+    return _Headers(
+        optional + 64, certificates, headers_size, table, _sections(pe, optional + optional_size, section_count)
+    )
 
 
 def _sections(pe: bytes, offset: int, count: int) -> tuple[tuple[int, int], ...]:

@@ -1,7 +1,8 @@
 """PCR values that follow from a launch's files, for OVMF booting a kernel that QEMU hands over (direct boot).
 
-PCR 4 holds the boot action, the separator and the kernel; PCR 9 the load options and the initrd (Linux EFI stub,
-TCG PC Client Platform Firmware Profile 1.06); PCR 8 what the measured initrd extends. All in the SHA-256 bank.
+PCR 4 holds the kernel, the boot action and the separator (OVMF loads a handed-over kernel before it boots it); PCR 9
+the load options and the initrd (Linux EFI stub, TCG PC Client Platform Firmware Profile 1.06); PCR 8 what the measured
+initrd extends. All in the SHA-256 bank.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ _SEPARATOR = bytes(4)
 
 
 def direct_boot(launch: Launch) -> dict[str, str]:
-    """`pcr4`, `pcr9` and, with initdata, `pcr8` of `launch`, as lower-case hex. A kernel that is no PE is `Malformed`."""
+    """`pcr4`, `pcr9` and, with initdata, `pcr8`, as lower-case hex. A kernel that is no PE is `Malformed`."""
     values = {
-        "pcr4": replay([_digest(_ACTION), _digest(_SEPARATOR), authenticode.sha256(launch.kernel)]),
+        "pcr4": replay([authenticode.sha256(launch.kernel), _digest(_ACTION), _digest(_SEPARATOR)]),
         "pcr9": replay([_digest(_load_options(launch.command_line)), _digest(launch.initrd)]),
     }
     if launch.initdata_digest is not None:

@@ -1,9 +1,9 @@
 """Locked Debian packages: the lock file, the machine's mirrors, and a cache by digest.
 
-A lock file has one package a line: ``name version architecture archive file size sha256``, where `archive` is `debian` or
-`debian-security` and `file` is relative to that archive. It never names a host: the mirror is the one that the machine's
-own apt uses, read when it is needed. Fetching goes through apt's own helper, so proxies, credentials and transports that
-the machine has set up for apt hold here too; what arrives counts only by its SHA-256.
+A lock file has one package a line: ``name version architecture archive file size sha256``, where `archive` is `debian`
+or `debian-security` and `file` is relative to that archive. It never names a host: the mirror is the one that the
+machine's own apt uses, read when it is needed. Fetching goes through apt's own helper, so proxies, credentials and
+transports that the machine has set up for apt hold here too; what arrives counts only by its SHA-256.
 """
 
 from __future__ import annotations
@@ -154,7 +154,10 @@ def _deb822(text: str) -> Iterable[tuple[str, str, str]]:
             name.lower(): " ".join(value.split())
             for name, value in re.findall(r"(?m)^([A-Za-z-]+):((?:.*)(?:\n[ \t].*)*)", stanza)
         }
-        if fields.get("enabled", "yes").lower() in {"no", "false", "off", "0"} or "deb" not in fields.get("types", "").split():
+        if (
+            fields.get("enabled", "yes").lower() in {"no", "false", "off", "0"}
+            or "deb" not in fields.get("types", "").split()
+        ):
             continue
         key = fields.get("signed-by", "")
         for uri in fields.get("uris", "").split():

@@ -7,7 +7,6 @@ loader and the libraries that came with it. So mkfs.erofs and zstd give the same
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -101,4 +100,4 @@ def _starters(folder: Path, final: Path) -> None:
         starter.chmod(0o755)
     # The tree's own bin is a link into usr in a merged system; programs are never taken from there.
     (folder / "bin").unlink(missing_ok=True)
-    os.rename(folder / "bin.new", folder / "bin")
+    (folder / "bin.new").rename(folder / "bin")

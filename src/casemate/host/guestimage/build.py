@@ -19,7 +19,7 @@ from casemate.host.guestimage.modules import Modules
 from casemate.host.guestimage.recipe import Recipe, input_digest, load_recipe, recorded_registers
 from casemate.schema.launch import Launch
 
-__all__ = ["build", "ensure"]
+__all__ = ["build", "build_into", "ensure", "relock_all"]
 
 _FIRMWARE = "usr/share/ovmf/OVMF.fd"
 _ROOM_NEEDED = 700 << 20
@@ -36,6 +36,24 @@ def ensure(progress: Progress = lambda _: None) -> GuestImage:
     if (target / "image.json").is_file():
         return image.load(target)
     return build(recipe, found, files, target, progress)
+
+
+def build_into(folder: Path, progress: Progress = lambda _: None) -> GuestImage:
+    """A build of this source tree into `folder`, without the cache; an existing folder is `Unusable`."""
+    if folder.exists():
+        raise Unusable(f"{folder} exists", hint="name a folder that does not exist yet")
+    recipe = load_recipe()
+    tools.root(progress)
+    found, files = lock.obtain(recipe, progress)
+    return build(recipe, found, files, folder.absolute(), progress)
+
+
+def relock_all(progress: Progress = lambda _: None) -> None:
+    """Write both lock files of the repository anew, with the newest versions of the mirror."""
+    recipe = load_recipe()
+    folder = tools.recipe_folder()
+    lock.relock(recipe, folder / "packages.lock", progress)
+    lock.relock_tools(recipe, folder / "tools.lock")
 
 
 def build(
@@ -94,7 +112,7 @@ def _describe(recipe: Recipe, found: Lock, made: disk.Disk, out: Path) -> None:
 @contextmanager
 def _workspace() -> Iterator[Path]:
     """A folder for the trees: in memory when there is room, since thousands of small files are made."""
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder in it
     roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > _ROOM_NEEDED
     folder = Path(tempfile.mkdtemp(prefix="casemate-guest-", dir=shared if roomy else None))
     before = os.umask(0o022)

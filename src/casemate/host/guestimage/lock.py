@@ -15,7 +15,7 @@ from casemate.drivers.debs import Gone, Mirrors, Package
 from casemate.errors import Malformed
 from casemate.host.guestimage.recipe import Recipe
 
-__all__ = ["Lock", "load", "obtain", "relock", "relocked_file", "resolve", "resolve_tools"]
+__all__ = ["Lock", "load", "obtain", "relock", "relock_tools", "relocked_file", "resolve", "resolve_tools"]
 
 _HEADING = """Packages of {what}, locked.
 name version architecture archive file size sha256; written by `casemate guest build --relock`."""
@@ -97,6 +97,12 @@ def relock(recipe: Recipe, target: Path, progress: Progress, *, sources: Mirrors
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(debs.format_lock(packages, _HEADING.format(what="the guest image")), encoding="utf-8")
     return load(target, recipe, committed=False)
+
+
+def relock_tools(recipe: Recipe, target: Path, *, sources: Mirrors | None = None) -> None:
+    """Resolve the tools anew and write their lock to `target`."""
+    text = debs.format_lock(resolve_tools(recipe, sources), _HEADING.format(what="the tools"))
+    target.write_text(text, encoding="utf-8")
 
 
 def resolve(recipe: Recipe, sources: Mirrors | None = None) -> list[Package]:

@@ -1,7 +1,7 @@
 """Kernel modules by name, with their dependencies in loading order, read from the modules themselves.
 
-A module tells its dependencies in its `.modinfo` section (``depends=a,b`` and ``softdep=pre: c``), so no depmod is needed.
-Modules stay signed: only the .xz around them is removed.
+A module tells its dependencies in its `.modinfo` section (``depends=a,b`` and ``softdep=pre: c``), so no depmod is
+needed. Modules stay signed: only the .xz around them is removed.
 """
 
 from __future__ import annotations
@@ -71,4 +71,4 @@ class Modules:
 
 def _plain(name: str) -> str:
     """The kernel's own spelling: `dm-mod.ko.xz` is `dm_mod`."""
-    return name.split(".")[0].replace("-", "_")
+    return name.partition(".")[0].replace("-", "_")

@@ -131,7 +131,8 @@ def input_digest(recipe: Recipe, lock: bytes, folder: Path | None = None) -> str
     for name in ("recipe.toml", "initrd/init", "root/init", "root/init.py", "firmware.toml"):
         file = recipe_folder / name
         inputs[name] = file.read_bytes() if file.is_file() else b""
-    for builder in sorted(Path(__file__).parent.glob("*.py")):
+    package = Path(__file__).resolve().parents[2]
+    for builder in [*Path(__file__).parent.glob("*.py"), package / "boot/verity.py", package / "boot/pcr.py"]:
         inputs[f"builder/{builder.name}"] = builder.read_bytes()
     for name, file in agent_files(recipe):
         inputs[f"agent/{name}"] = file.read_bytes()

@@ -95,8 +95,8 @@ def _compile(root: Path) -> None:
     folders = [root / "usr/lib" / python.name, root / "usr/lib/python3", root / _AGENT]
     said = subprocess.run(
         [
-            libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, "--argv0", python, python, "-S", "-B", "-m",
-            "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *folders,
+            libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, "--argv0", python, python, "-S", "-B",
+            "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *folders,
         ],
         capture_output=True, text=True, check=False,
         env={"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
