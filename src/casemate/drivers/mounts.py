@@ -20,7 +20,8 @@ def mount(source: str, target: Path, kind: str, *, flags: int = 0, options: str 
         source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode() or None
     )
     if done != 0:
-        raise Unavailable(f"cannot mount {kind} at {target}: {os.strerror(ctypes.get_errno())}")
+        code = ctypes.get_errno()
+        raise Unavailable(f"cannot mount {kind} at {target}: {os.strerror(code)}") from OSError(code, os.strerror(code))
 
 
 def unmount(target: Path, *, lazy: bool = False) -> None:

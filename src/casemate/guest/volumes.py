@@ -6,6 +6,7 @@ refused and named; it is never formatted, repaired or mounted.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from casemate.schema.manifest import Manifest, Volume
 from casemate.volume import keys, look, record, tables
 from casemate.wire.encoding import unb64
 
-MOUNT_LIMIT = 120.0
+MKFS_SECONDS = 3600.0
+_UNAUTHENTIC = (errno.EIO, errno.EILSEQ, errno.EUCLEAN, errno.EBADMSG, errno.EINVAL)
 _MKFS = ("mkfs.ext4", "-q", "-F", "-b", str(tables.BLOCK), "-m", "0")
 _MKFS_OPTIONS = ("-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0")
 
@@ -179,6 +181,9 @@ class _Mapper:
                 device.read(tables.BLOCK)
             self._mount(data)
         except (OSError, Unavailable) as error:
+            cause = error.__cause__ if isinstance(error, Unavailable) else error
+            if isinstance(cause, OSError) and cause.errno not in _UNAUTHENTIC:
+                raise  # the kernel lacks something; the disk was not judged
             raise Refused([look.finding(self._peek())]) from error
 
     def format(self, owner: tuple[int, int]) -> record.Record:
@@ -257,9 +262,7 @@ def _prepare(device: str, sectors: int) -> None:
 def _make_file_system(device: str) -> None:
     words = [*_MKFS, *_MKFS_OPTIONS, device]
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOUNT_LIMIT * 30, check=False
-        )
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=MKFS_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"mkfs.ext4 failed ({type(error).__name__})") from error
     if done.returncode:
