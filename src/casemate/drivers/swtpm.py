@@ -37,7 +37,7 @@ def program(name: str) -> str:
 
 
 def manufacture(state: Path, *, authority: Path, subject: str) -> None:
-    """Make a new TPM 2.0 state in the folder `state`: EKs with certificates by `authority`, banks sha256 and sha384.
+    """Make a new TPM 2.0 state in the folder `state`: EKs with certificates by `authority`, with the sha256 bank alone.
 
     `authority` is a folder with `signkey.pem` and `issuercert.pem` (a CA); `subject` becomes the EK certificates' name.
     Not safe to run twice at once with one authority: its serial numbers are a file.
@@ -46,7 +46,7 @@ def manufacture(state: Path, *, authority: Path, subject: str) -> None:
     arguments = [
         program("swtpm_setup"), "--tpm2", "--tpmstate", str(state), "--tpm", f"{program('swtpm')} socket",
         "--config", str(_configuration(authority)), "--create-ek-cert", "--lock-nvram",
-        "--pcr-banks", "sha256,sha384", "--vmid", subject, "--logfile", str(state / "setup.log"),
+        "--pcr-banks", "sha256", "--vmid", subject, "--logfile", str(state / "setup.log"),
     ]  # fmt: skip
     try:
         done = subprocess.run(

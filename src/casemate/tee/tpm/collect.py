@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 from casemate.crypto.pins import subject_public_key_info
 from casemate.errors import Malformed, Unavailable, Unusable
@@ -19,15 +18,15 @@ from casemate.tee.tpm.wire import MAX_RESPONSE, Tpm, TpmRefusal, Transport
 from casemate.wire.cursor import Cursor
 from casemate.wire.encoding import b64
 
-DEVICE = Path("/dev/tpmrm0")
-EVENT_LOG = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
+DEVICE = "/dev/tpmrm0"
+EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 _ATTEMPTS = 3
 
 
 class Device:
     """The kernel's TPM device (with its resource manager) as a transport; close it after use."""
 
-    def __init__(self, path: Path = DEVICE) -> None:
+    def __init__(self, path: str = DEVICE) -> None:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -125,11 +124,14 @@ def split_certificates(data: bytes) -> list[bytes]:
 
 def _event_log() -> bytes:
     """The kernel's copy of the firmware's log; its size is unknown before it is read."""
+    data = b""
     try:
-        with EVENT_LOG.open("rb", buffering=0) as file:
-            data = b""
-            while len(data) <= report.MAX_EVENT_LOG and (part := file.read(1 << 16)):
+        descriptor = os.open(EVENT_LOG, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while len(data) <= report.MAX_EVENT_LOG and (part := os.read(descriptor, 1 << 16)):
                 data += part
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise Unusable(f"{EVENT_LOG}: {error.strerror}", hint="mount securityfs") from error
     if len(data) > report.MAX_EVENT_LOG:

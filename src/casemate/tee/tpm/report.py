@@ -11,7 +11,6 @@ Part 1 section 16 (names). JSON: CoCo's `tpm` evidence plus `ak_chain` and `even
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -42,8 +41,7 @@ MAX_EVENT_LOG = 1 << 20
 _MAX_STRUCTURE = 2048
 
 
-@dataclass(frozen=True)
-class Attest:
+class Attest(msgspec.Struct, frozen=True):
     """A TPMS_ATTEST of type quote. `selections` are (hash name or hex id, PCR indexes); `clock` is in milliseconds."""
 
     magic: int
@@ -59,8 +57,7 @@ class Attest:
     pcr_digest: bytes
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """A TPMT_SIGNATURE: `scheme` is a TPM_ALG_ID, `hash` a hashlib name, `value` RSA bytes or (r, s)."""
 
     scheme: int
@@ -68,8 +65,7 @@ class Signature:
     value: bytes | tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Public:
+class Public(msgspec.Struct, frozen=True):
     """A TPMT_PUBLIC. For RSA `unique` is the modulus alone; for ECC it is (x, y). `detail` is key bits or curve."""
 
     type: int
@@ -98,8 +94,7 @@ class _Wire(msgspec.Struct, frozen=True):
     event_log: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """The decoded JSON: `ak_public` and `ak_chain` are DER, `event_log` is None when absent."""
 
     message: bytes
