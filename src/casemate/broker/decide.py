@@ -35,7 +35,8 @@ class Admitted:
 
 def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
     """Step 4: a fresh nonce, bound to this broker's key so that it can't be passed on as another broker's."""
-    tee = hearing.admissible(broker, asked)
+    with journal.refusals(broker, "auth", tee=asked.tee[:32]):
+        tee = hearing.admissible(broker, asked)
     nonce = make_nonce(broker.pin, salt)
     expires = sessions.until(broker.clock(), broker.settings.challenge_seconds)
     return Asked(nonce, salt, broker.cookies.seal(Challenge(nonce=nonce, tee=tee, expires=expires)))
@@ -56,7 +57,13 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
         references = registry.references(tx, claims.tee)
 
     decision = appraise.appraise(  # 9
-        claims, manifest, statement, references=references, broker_pin=broker.pin, now=now
+        claims,
+        manifest,
+        statement,
+        references=references,
+        broker_pin=broker.pin,
+        now=now,
+        cautions=frozenset(broker.settings.accepted_cautions),
     )
     session = Session(
         tee=claims.tee,

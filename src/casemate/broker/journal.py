@@ -71,5 +71,16 @@ def failures(broker: Broker, act: str, now: datetime, *, spends: str, tee: str) 
     raise Unauthenticated(findings)
 
 
+@contextmanager
+def refusals(broker: Broker, act: str, *, tee: str) -> Iterator[None]:
+    """Record a refusal of somebody who has shown no evidence, and let it pass on."""
+    try:
+        yield
+    except Refused as error:
+        with broker.store.write() as tx:
+            record.decide(tx, broker.clock(), act, error.findings, genuine=False, tee=tee)
+        raise
+
+
 def _keep(broker: Broker) -> timedelta:
     return timedelta(seconds=2 * broker.settings.challenge_seconds)

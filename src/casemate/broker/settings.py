@@ -19,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`folder` holds the keys and, by default, the store. Times are seconds.
 
     `refused_tees` are rooms whose evidence is never accepted: `sample` proves nothing, so it is among them.
+    `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
     `threads` bounds the requests that compute at the same time; `connections` all that are open.
     """
 
@@ -28,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: str = ""
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     refused_tees: tuple[str, ...] = ("sample",)
+    accepted_cautions: tuple[str, ...] = ()
     challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     threads: Annotated[int, Meta(ge=1, le=256)] = 8

@@ -1,8 +1,9 @@
 """Appraise (RFC 9334 section 8.4): claims against manifest, app, reference values and time, with every rule told.
 
 Rules, all of them always applied
-1. `evidence.fresh`, `evidence.debug`: fresh evidence of an attester that nobody can debug; no caution of its room, an
-   accepted TCB status, the guest's most privileged layer (`policy.platform`).
+1. `evidence.fresh`, `evidence.current`, `evidence.debug`: fresh evidence, vouched for at this time, of an attester
+   that nobody can debug; no caution of its room, an accepted TCB status, the guest's most privileged layer
+   (`policy.platform`).
 2. `manifest.present`, `app.known`, `manifest.app`, `manifest.name`: a manifest that names a founded app by id and name.
 3. `platform.class`, `platform.memory`: a platform class that the app allows; production means encrypted memory.
 4. `manifest.broker`: the manifest names the broker that is asked.
@@ -13,6 +14,7 @@ Rules, all of them always applied
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from casemate.errors import Finding
@@ -55,11 +57,15 @@ def appraise(
     references: Iterable[ReferenceValues],
     broker_pin: str,
     now: datetime,
+    cautions: frozenset[str] = frozenset(),
 ) -> Decision:
-    """The decision with all findings. `manifest` is the one that the evidence binds; `statement` tells of its app."""
+    """The decision with all findings. `manifest` is the one that the evidence binds; `statement` tells of its app.
+
+    `cautions` are rules of the claims' cautions that the relying party takes upon itself.
+    """
     return Decision(
         findings=(
-            *_attester(claims),
+            *_attester(claims, now, replace(_PLATFORM, cautions=cautions)),
             *_app(manifest, statement),
             *_platform(claims, statement),
             _broker(manifest, broker_pin),
@@ -109,11 +115,17 @@ def _departures(claims: Claims, reference: ReferenceValues) -> list[str]:
     return sorted(name for name, value in reference.values.items() if claims.measurement.get(name) != value.lower())
 
 
-def _attester(claims: Claims) -> tuple[Finding, ...]:
+def _attester(claims: Claims, now: datetime, policy: platform.PlatformPolicy) -> tuple[Finding, ...]:
+    until = claims.valid_until
+    current = until is None or until > now
+    hint = "" if current else "certificates or collateral behind the evidence are out of date; renew them"
     return (
+        Finding(
+            "evidence.current", f"valid at {now:%Y-%m-%dT%H:%MZ}", f"until {until or 'withdrawn'}", hint, ok=current
+        ),
         _equal("evidence.fresh", True, claims.fresh, "the evidence answers no question of this broker"),
         _equal("evidence.debug", False, claims.debug, "start the workload without debugging"),
-        *platform.judge(claims, _PLATFORM),
+        *platform.judge(claims, policy),
     )
 
 
