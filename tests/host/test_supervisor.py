@@ -53,7 +53,7 @@ def until(workload, condition, seconds=15.0):
 
 
 def ended(workload):
-    state = until(workload, lambda s: s.state in DONE)
+    until(workload, lambda s: s.state in DONE)
     stop._until_unminded(workload)
     return workload.read()
 
@@ -116,7 +116,9 @@ def test_a_guest_that_refuses_and_does_not_power_off_is_ended(monkeypatch):
 
 
 def test_crash_is_seen_with_the_last_console_lines():
-    workload = begin("console:first line", "console:Kernel panic - not syncing", "hello", RUNNING, "sleep:0.3", "exit:3")
+    workload = begin(
+        "console:first line", "console:Kernel panic - not syncing", "hello", RUNNING, "sleep:0.3", "exit:3"
+    )
     state = ended(workload)
     assert state.state == "failed"
     assert "QEMU ended with code 3" in state.message
@@ -148,7 +150,7 @@ def test_kill_of_the_supervisor_next_command_tells_the_truth_and_works():
     os.kill(state.supervisor.pid, signal.SIGKILL)
     assert processes.wait(state.supervisor, 5)
     assert processes.alive(state.qemu)
-    listed = dict((w.id, s) for w, s in workloads.everything())[workload.id]
+    listed = {w.id: s for w, s in workloads.everything()}[workload.id]
     assert listed.state == "failed"
     assert "supervisor ended unexpectedly" in listed.message
     assert not processes.alive(state.qemu)

@@ -211,8 +211,9 @@ class Supervisor:
             self.state.state, self.state.message = "stopped", self.state.message or "stopped on request"
         elif self.state.state in LIVE:
             words = keeping.last_lines(self.folder / QEMU_LOG, 5)
-            how = f"by signal {-code}" if code < 0 else f"with code {code}"
-            self._fail(f"the VM ended unexpectedly (QEMU ended {how})" + (": " + " | ".join(words) if words else ""))
+            how = f"QEMU ended with code {code}" if code >= 0 else f"QEMU ended by signal {-code}"
+            how = "it powered off" if code == 0 else how
+            self._fail(f"the VM ended unexpectedly ({how})" + (": " + " | ".join(words) if words else ""))
 
 
 def main(arguments: list[str]) -> int:

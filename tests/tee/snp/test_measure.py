@@ -123,7 +123,7 @@ def test_firmware_that_can_not_do_it(changes, wanted):
         ({"block": metadata((), version=2)}, "not known"),
         ({"block": metadata((), size=12)}, "sections"),
         ({"block": metadata((), count=65)}, "sections"),
-        ({"block": metadata((), count=0xFFFFFFFF, "size": 4)}, "sections"),
+        ({"block": metadata((), count=0xFFFFFFFF, size=4)}, "sections"),
         ({"block": metadata(((0x800001, 0x1000, 1),))}, "section at"),
         ({"block": metadata(((0x800000, 0x1001, 1),))}, "section at"),
         ({"block": metadata(((0x800000, 0xFFFFF000, 1),))}, "section at"),

@@ -1,1 +1,11 @@
-"""Room to be furnished."""
+"""The TDX room: the machine so far; README.md says what is missing.
+
+The functions below hide the submodules of the same names on purpose: this package *is* a `casemate.tee.room.Room`.
+"""
+
+from casemate.tee.tdx.collect import collect
+from casemate.tee.tdx.endorse import endorse
+from casemate.tee.tdx.measure import machine, measure, request
+from casemate.tee.tdx.verify import verify
+
+__all__ = ["collect", "endorse", "machine", "measure", "request", "verify"]
