@@ -16,7 +16,7 @@ from pathlib import Path
 from casemate.drivers import debs, paths
 from casemate.errors import Unavailable, Unusable
 
-__all__ = ["PROGRAMS", "argv", "path", "recipe_folder", "root", "unpack"]
+__all__ = ["PROGRAMS", "argv", "libraries", "path", "recipe_folder", "root", "unpack"]
 
 # Program → where it lies in the unpacked tree.
 PROGRAMS = {
@@ -86,6 +86,28 @@ def unpack(files: Iterable[Path], folder: Path) -> None:
         said = subprocess.run(["dpkg-deb", "-x", file, folder], capture_output=True, text=True, check=False)
         if said.returncode:
             raise Unavailable(f"dpkg-deb cannot unpack {file.name}: {said.stderr.strip()[-200:]}")
+
+
+def libraries(tree: Path, program: Path) -> list[str]:
+    """The libraries that a program of an unpacked tree loads, by name; one that is not in the tree is `Unusable`.
+
+    The loader would quietly take a missing library from the machine itself, and the result would depend on it.
+    """
+    loader = tree / _LOADER
+    said = subprocess.run(
+        [loader, "--library-path", tree / _LIBRARIES, "--list", program],
+        capture_output=True, text=True, check=False, env={},
+    )  # fmt: skip
+    if said.returncode:
+        raise Unusable(f"cannot list the libraries of {program.relative_to(tree)}: {said.stderr.strip()[-200:]}")
+    names = []
+    for words in map(str.split, said.stdout.splitlines()):
+        if len(words) > 2 and words[1] == "=>":
+            if not words[2].startswith(f"{tree}/"):
+                raise Unusable(f"{program.relative_to(tree)} needs {words[0]}, which no locked package brings")
+            if "/" not in words[0]:
+                names.append(words[0])
+    return sorted(names)
 
 
 def _starters(folder: Path, final: Path) -> None:

@@ -29,13 +29,19 @@ Progress = Callable[[str], None]
 def ensure(progress: Progress = lambda _: None) -> GuestImage:
     """The guest image of this source tree, from the cache or built now."""
     recipe = load_recipe()
+    committed = (tools.recipe_folder() / "packages.lock").read_bytes()
+    if (_cached(recipe, committed) / "image.json").is_file():
+        return image.load(_cached(recipe, committed))
     tools.root(progress)
     found, files = lock.obtain(recipe, progress)
-    inputs = input_digest(recipe, found.text.encode())
-    target = paths.cache() / "guest" / inputs[:32]
+    target = _cached(recipe, found.text.encode())
     if (target / "image.json").is_file():
         return image.load(target)
     return build(recipe, found, files, target, progress)
+
+
+def _cached(recipe: Recipe, text: bytes) -> Path:
+    return paths.cache() / "guest" / input_digest(recipe, text)[:32]
 
 
 def build_into(folder: Path, progress: Progress = lambda _: None) -> GuestImage:

@@ -57,7 +57,7 @@ def entries(recipe: Recipe, root: Path, modules: Modules, script: bytes) -> list
     ]
     loader = f"{_LIBRARIES}/ld-linux-x86-64.so.2"
     content.append(Entry("lib64/ld-linux-x86-64.so.2", stat.S_IFREG | 0o755, (root / loader).read_bytes()))
-    for library in _needed(root, "usr/sbin/dmsetup"):
+    for library in tools.libraries(root, root / "usr/sbin/dmsetup"):
         data = (root / _LIBRARIES / library).read_bytes()
         content.append(Entry(f"lib/x86_64-linux-gnu/{library}", stat.S_IFREG | 0o644, data))
     return content + _modules(recipe, modules)
@@ -72,20 +72,6 @@ def _modules(recipe: Recipe, modules: Modules) -> list[Entry]:
     content.append(Entry(f"{folder}/modules.dep", stat.S_IFREG | 0o644, modules.table(order)))
     content += [Entry(f"{folder}/{n}.ko", stat.S_IFREG | 0o644, modules.content(n)) for n in order]
     return content
-
-
-def _needed(root: Path, program: str) -> list[str]:
-    """The libraries that the program loads, as its own loader finds them."""
-    library_path = root / _LIBRARIES
-    loader = library_path / "ld-linux-x86-64.so.2"
-    said = subprocess.run(
-        [loader, "--library-path", library_path, "--list", root / program],
-        capture_output=True, text=True, check=False, env={},
-    )  # fmt: skip
-    if said.returncode:
-        raise Unavailable(f"cannot list the libraries of {program}: {said.stderr.strip()[-200:]}")
-    lines = [line.split() for line in said.stdout.splitlines()]
-    return sorted(words[0] for words in lines if len(words) > 2 and words[1] == "=>" and "/" not in words[0])
 
 
 def compress(data: bytes) -> bytes:

@@ -48,6 +48,7 @@ def assemble(recipe: Recipe, root: Path, modules: Modules, scripts: Path) -> Non
     _add_agent(recipe, root, scripts)
     _compile(root)
     _settle(root)
+    _check_libraries(root)
 
 
 def _prune(recipe: Recipe, root: Path) -> None:
@@ -103,6 +104,14 @@ def _compile(root: Path) -> None:
     )  # fmt: skip
     if said.returncode:
         raise Unavailable(f"byte-compiling the guest failed: {(said.stdout + said.stderr).strip()[-300:]}")
+
+
+def _check_libraries(root: Path) -> None:
+    """Every program and every compiled Python module finds its libraries in the root itself."""
+    compiled = [*(root / "usr/lib/python3").rglob("*.so"), *(root / "usr/lib").glob("python3.*/lib-dynload/*.so")]
+    for file in [*(root / "usr/bin").iterdir(), *(root / "usr/sbin").iterdir(), *compiled]:
+        if not file.is_symlink() and file.name != "busybox" and file.read_bytes()[:4] == b"\x7fELF":
+            tools.libraries(root, file)
 
 
 def _settle(root: Path) -> None:
