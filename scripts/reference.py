@@ -50,7 +50,8 @@ def command_line() -> str:
 
 def helps(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
     """(full name, help text) of a command and all below it."""
-    with click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100) as context:
+    settings = {**command.context_settings, "terminal_width": 100, "max_content_width": 100}
+    with click.Context(command, info_name=name, parent=parent, **settings) as context:
         yield context.command_path, command.get_help(context).rstrip()
         if isinstance(command, click.Group):
             for child in command.list_commands(context):

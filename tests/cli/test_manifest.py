@@ -100,7 +100,8 @@ def registry(monkeypatch):
         def resolve(reference):
             if reference.registry != "registry.example":
                 raise Unusable(f"{reference} is not there")
-            return author.Resolved(digest, {"ExposedPorts": {"8443/tcp": {}}, "User": "101", "StopSignal": "SIGQUIT"})
+            config = {"ExposedPorts": {"8443/tcp": {}}, "User": "101", "StopSignal": "SIGQUIT"}
+            return author.Resolved(digest, config, ("kbs:///shop/image-key/1",))
 
         return resolve
 
@@ -123,6 +124,7 @@ def test_from_image(casemate, registry, signer, tmp_path):
     assert made.name == "web"
     assert made.containers[0].image == f"registry.example/shop/web@{registry}"
     assert [p.container for p in made.containers[0].ports] == [8443]
+    assert made.containers[0].image_keys == ("kbs:///shop/image-key/1",)
     (tmp_path / "made.yaml").write_text(out)
     assert casemate("manifest", "check", "made.yaml")[0] == 0
 
@@ -165,7 +167,9 @@ def test_from_compose(casemate, registry, signer, tmp_path):
     assert (code, out) == (0, "")
     text = (tmp_path / "made.yaml").read_text()
     assert "# publish at launch: casemate run --publish 443:8443" in text
-    assert author.read(text.encode()).containers[0].ports[0].container == 8443
+    container = author.read(text.encode()).containers[0]
+    assert container.ports[0].container == 8443
+    assert container.image_keys == ("kbs:///shop/image-key/1",)
 
 
 def test_from_compose_names_the_line_of_each_key_without_a_counterpart(casemate, registry, signer, tmp_path):

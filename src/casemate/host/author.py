@@ -24,10 +24,11 @@ _UNSET_USER = {"", "0", "root", "0:0", "root:root"}
 
 
 class Resolved(NamedTuple):
-    """What the registry says of a name: the manifest digest and the image config's `config` object."""
+    """What the registry says of a name: manifest digest, the config's `config` object, ids of keys that open layers."""
 
     digest: str
     config: dict[str, Any]
+    keys: tuple[str, ...] = ()
 
 
 Resolve = Callable[[references.Reference], Resolved]
@@ -63,6 +64,7 @@ def resolver(trust: Trust, plain_http: bool) -> Resolve:
     def resolve(reference: references.Reference) -> Resolved:
         from casemate.drivers.registry import Registry
         from casemate.image import manifest as oci
+        from casemate.image import ocicrypt, packets
 
         insecure = plain_http or reference.registry in open_hosts
         with Registry(reference.registry, insecure=insecure) as registry:
@@ -72,7 +74,9 @@ def resolver(trust: Trust, plain_http: bool) -> Resolve:
                 fetched = registry.manifest(reference.repository, oci.choose(document).digest)
             image = oci.parse_image(fetched.body)
             config = oci.parse_config(registry.small(reference.repository, image.config, limit=oci.MAX_CONFIG))
-        return Resolved(fetched.digest, msgspec.to_builtins(config.process))
+        wrapped = [packet for layer in image.layers for packet in ocicrypt.packets(layer)]
+        keys = sorted({packets.parse(packet).kid for packet in wrapped})
+        return Resolved(fetched.digest, msgspec.to_builtins(config.process), tuple(keys))
 
     return resolve
 
@@ -82,6 +86,8 @@ def from_image(image: str, name: str, trust: Trust, resolve: Resolve) -> tuple[M
     reference = references.parse(image)
     resolved = resolve(reference)
     container: dict[str, Any] = {"name": name or _label(reference.repository), "image": _pinned(reference, resolved)}
+    if resolved.keys:
+        container["image_keys"] = list(resolved.keys)
     ports = [_port(text) for text in sorted(resolved.config.get("ExposedPorts") or {})]
     if ports:
         container["ports"] = ports
@@ -97,11 +103,19 @@ def from_compose(text: bytes, name: str, trust: Trust, resolve: Resolve) -> tupl
     """A manifest for a compose file, and what the launch and the broker must be told besides."""
     document, lines = yaml_reader.load(text)
 
+    keys: dict[str, tuple[str, ...]] = {}
+
     def pin(image: str) -> str:
         reference = references.parse(image)
-        return _pinned(reference, resolve(reference))
+        resolved = resolve(reference)
+        name = _pinned(reference, resolved)
+        keys[name] = resolved.keys
+        return name
 
     made = compose.convert(document, lines, pin)
+    for container in made.containers:
+        if keys[container["image"]]:
+            container["image_keys"] = list(keys[container["image"]])
     volumes = [
         {"name": volume, "app": trust.app, "key": f"kbs:///{made.name}/volume/{volume}"} for volume in made.volumes
     ]
