@@ -51,7 +51,7 @@ def google(name: str) -> tuple[dict[str, Any], Endorsements]:
 def failures(primary: dict[str, Any], endorsements: Endorsements, request: Request) -> set[str]:
     with pytest.raises(Refused) as refused:
         verify(Evidence(tee="tpm", primary=primary), endorsements, request, AT)
-    return {f.rule for f in refused.value.findings}
+    return {f.rule for f in refused.value.findings if not f.ok}
 
 
 @pytest.mark.parametrize("name", GOOGLE)

@@ -26,7 +26,7 @@ import hmac
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from casemate.errors import Finding, Malformed, Refused, Unusable
+from casemate.errors import Malformed, Unusable
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
@@ -36,6 +36,7 @@ from casemate.tee.tpm import report as wire
 if TYPE_CHECKING:
     from casemate.boot.eventlog import EventLog
     from casemate.crypto.chain import Path
+    from casemate.tee.rules import Rules
 
 NAME = "tpm"
 INITDATA_PCR = 8
@@ -48,37 +49,24 @@ _ALL = tuple(range(wire.PCR_COUNT))
 _LEAF_USAGES = frozenset({"2.23.133.8.3", "2.23.133.8.1"})
 
 
-class _Rules:
-    """Collects findings, passed and failed."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-
-    def check(self, rule: str, ok: bool, expected: object, found: object, hint: str = "") -> bool:
-        self.findings.append(Finding(rule, str(expected), str(found), "" if ok else hint, ok))
-        return ok
-
-    @property
-    def failed(self) -> bool:
-        return any(not f.ok for f in self.findings)
-
-
 def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now: datetime) -> Claims:
     """Claims of genuine evidence, or `Refused` with every failed rule; `Malformed` when the JSON is not TPM evidence.
 
     `endorsements.collateral` may hold revocation lists (DER) under names that end in `.crl`. `now` is timezone-aware.
     """
+    from casemate.tee.rules import Rules
+
     if evidence.tee != NAME:
         raise Unusable(f"evidence of {evidence.tee[:32]!r} was given to the TPM room")
     report = wire.parse_evidence(evidence.primary)
-    rules = _Rules()
+    rules = Rules(NAME)
     path = _ak(report, endorsements, now, rules)
     attest = _quote(report, request, rules)
     digest = _initdata_digest(evidence, request, rules)
     log = _log(report, digest, rules)
     _initdata(report, digest, rules)
     if rules.failed or attest is None or log is None or path is None or path.root is None:
-        raise Refused(f for f in rules.findings if not f.ok)
+        raise rules.refusal()
     anchor = endorsements.anchors[path.root]
     pcrs = [p.hex() for p in report.pcrs]
     return Claims(
@@ -92,12 +80,12 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         fresh=request.report_data is not None,
         vouched_by=anchor.name or "an anchor without a name",
         values=_values(report, attest, log, path),
-        checks=tuple(rules.findings),
+        checks=tuple(rules.checks),
         valid_until=path.not_after,
     )
 
 
-def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: _Rules) -> Path | None:
+def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> Path | None:
     from casemate.crypto import chain
 
     crls = [data for name, data in endorsements.collateral.items() if name.endswith(".crl")]
@@ -111,13 +99,13 @@ def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: _
             crls=crls,
         )
     except Malformed as error:
-        rules.check("tpm.ak.chain", False, "X.509 certificates", error, "`found` names the one that cannot be read")
+        rules.check("ak.chain", False, "X.509 certificates", error, "`found` names the one that cannot be read")
         return None
-    rules.findings += path.findings
+    rules.add(path.findings)
     if not path.findings:
-        rules.check("tpm.ak.chain", True, "a path to a trusted root", f"root {path.root}, {path.revocation}")
+        rules.check("ak.chain", True, "a path to a trusted root", f"root {path.root}, {path.revocation}")
     rules.check(
-        "tpm.ak.key",
+        "ak.key",
         bool(path.leaf_key) and hmac.compare_digest(path.leaf_key, report.ak_public),
         "the key of the AK certificate",
         "the same key" if path.leaf_key == report.ak_public else "another key, or no certificate",
@@ -126,10 +114,10 @@ def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: _
     return path
 
 
-def _quote(report: wire.Report, request: Request, rules: _Rules) -> wire.Attest | None:
+def _quote(report: wire.Report, request: Request, rules: Rules) -> wire.Attest | None:
     signed = _signed(report)
     rules.check(
-        "tpm.quote.signature",
+        "quote.signature",
         signed,
         "a signature by ak_public",
         "one" if signed else "none that verifies",
@@ -138,32 +126,32 @@ def _quote(report: wire.Report, request: Request, rules: _Rules) -> wire.Attest 
     try:
         attest = wire.parse_attest(report.message)
     except Malformed as error:
-        rules.check("tpm.quote.format", False, "a TPMS_ATTEST of type quote", error, "ask the TPM for a quote")
+        rules.check("quote.format", False, "a TPMS_ATTEST of type quote", error, "ask the TPM for a quote")
         return None
-    rules.check("tpm.quote.format", True, "a TPMS_ATTEST of type quote", "one")
+    rules.check("quote.format", True, "a TPMS_ATTEST of type quote", "one")
     _nonce(attest, request, rules)
     shown = ", ".join(f"{bank}:{_ranges(pcrs)}" for bank, pcrs in attest.selections) or "none"
     whole = rules.check(
-        "tpm.quote.selection",
+        "quote.selection",
         attest.selections == (("sha256", _ALL),),
         "sha256:0-23",
         shown,
         "quote all PCRs of the SHA-256 bank",
     )
     count = rules.check(
-        "tpm.quote.count", len(report.pcrs) == wire.PCR_COUNT, "24 PCRs", len(report.pcrs), "send all PCRs of the bank"
+        "quote.count", len(report.pcrs) == wire.PCR_COUNT, "24 PCRs", len(report.pcrs), "send all PCRs of the bank"
     )
     if whole and count:
         computed = hashlib.sha256(b"".join(report.pcrs)).digest()
         rules.check(
-            "tpm.quote.pcrs",
+            "quote.pcrs",
             hmac.compare_digest(computed, attest.pcr_digest),
             f"PCRs with the quoted digest {attest.pcr_digest.hex()}",
             f"PCRs with the digest {computed.hex()}",
             "the PCR list does not belong to this quote",
         )
     rules.check(
-        "tpm.quote.clock",
+        "quote.clock",
         attest.safe,
         "a TPM that was shut down in order",
         "in order" if attest.safe else "not in order: its clock may have gone back",
@@ -172,13 +160,13 @@ def _quote(report: wire.Report, request: Request, rules: _Rules) -> wire.Attest 
     return attest
 
 
-def _nonce(attest: wire.Attest, request: Request, rules: _Rules) -> None:
+def _nonce(attest: wire.Attest, request: Request, rules: Rules) -> None:
     if request.report_data is None:
         return
     if len(request.report_data) < 32:
         raise Unusable("report data shorter than 32 bytes cannot be bound by a TPM quote without padding")
     rules.check(
-        "tpm.quote.nonce",
+        "quote.nonce",
         hmac.compare_digest(attest.extra_data, request.report_data[:32]),
         request.report_data[:32].hex(),
         attest.extra_data.hex() or "nothing",
@@ -186,14 +174,14 @@ def _nonce(attest: wire.Attest, request: Request, rules: _Rules) -> None:
     )
 
 
-def _initdata_digest(evidence: Evidence, request: Request, rules: _Rules) -> bytes | None:
+def _initdata_digest(evidence: Evidence, request: Request, rules: Rules) -> bytes | None:
     """The digest that PCR 8 must show: the requested one, else that of the document which came along."""
     if evidence.initdata is None:
         return request.initdata_digest
     document = hashlib.sha256(evidence.initdata).digest()
     if request.initdata_digest is not None:
         rules.check(
-            "tpm.initdata.document",
+            "initdata.document",
             hmac.compare_digest(document, request.initdata_digest),
             request.initdata_digest.hex(),
             document.hex(),
@@ -203,26 +191,24 @@ def _initdata_digest(evidence: Evidence, request: Request, rules: _Rules) -> byt
     return document
 
 
-def _log(report: wire.Report, initdata_digest: bytes | None, rules: _Rules) -> EventLog | None:
+def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> EventLog | None:
     from casemate.boot import eventlog
 
     if report.event_log is None:
-        rules.check("tpm.log.present", False, "the firmware's event log", "none", "send event_log with the quote")
+        rules.check("log.present", False, "the firmware's event log", "none", "send event_log with the quote")
         return None
     try:
         log = eventlog.parse(report.event_log)
         replayed = eventlog.replay(log, "sha256", eventlog.tpm_initial("sha256", log.locality))
     except Malformed as error:
-        rules.check(
-            "tpm.log.format", False, "a TCG2 event log with SHA-256 digests", error, "send it as firmware made it"
-        )
+        rules.check("log.format", False, "a TCG2 event log with SHA-256 digests", error, "send it as firmware made it")
         return None
     exempt = _UNLOGGED | ({INITDATA_PCR} if initdata_digest is not None else set())
     beyond = sorted(set(replayed) - set(_ALL))
-    rules.check("tpm.log.registers", not beyond, "PCRs 0 to 23", beyond or "PCRs 0 to 23", "the log is not a TPM's")
+    rules.check("log.registers", not beyond, "PCRs 0 to 23", beyond or "PCRs 0 to 23", "the log is not a TPM's")
     differing = [i for i, p in enumerate(report.pcrs) if i not in exempt and replayed[i] != p]
     for index in differing:
-        rule = "tpm.initdata" if index == INITDATA_PCR else "tpm.log.replay"
+        rule = "initdata" if index == INITDATA_PCR else "log.replay"
         rules.check(
             rule,
             False,
@@ -231,7 +217,7 @@ def _log(report: wire.Report, initdata_digest: bytes | None, rules: _Rules) -> E
             _HINTS.get(index, "the log is incomplete, or something extended this PCR without logging it"),
         )
     if not differing:
-        rules.check("tpm.log.replay", True, f"PCRs as quoted, except {_ranges(tuple(sorted(exempt)))}", "as quoted")
+        rules.check("log.replay", True, f"PCRs as quoted, except {_ranges(tuple(sorted(exempt)))}", "as quoted")
     return log
 
 
@@ -241,14 +227,14 @@ _HINTS = {
 }
 
 
-def _initdata(report: wire.Report, digest: bytes | None, rules: _Rules) -> None:
+def _initdata(report: wire.Report, digest: bytes | None, rules: Rules) -> None:
     if digest is None or len(report.pcrs) <= INITDATA_PCR:
         return
     if len(digest) != 32:
         raise Unusable("an initdata digest for a TPM has 32 bytes (SHA-256)")
     expected = hashlib.sha256(bytes(32) + digest).digest()
     rules.check(
-        "tpm.initdata",
+        "initdata",
         hmac.compare_digest(expected, report.pcrs[INITDATA_PCR]),
         f"PCR 8 = {expected.hex()}",
         f"PCR 8 = {report.pcrs[INITDATA_PCR].hex()}",
