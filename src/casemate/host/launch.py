@@ -204,9 +204,9 @@ def _lay_out(workload: Workload, state: State, job: Job) -> None:
     _write(folder / "manifest.json", job.manifest.canonical())
     volumes.make(state.volumes)
     if machine.vtpm:
-        from casemate.host.pool import Pool
+        from casemate.host.pool import default
 
-        pool = Pool(paths.home() / "tpm")
+        pool = default()
         pool.take(folder / workloads.TPM_FOLDER)
         pool.refill(POOL_SIZE)
     made = plan.Plan(
