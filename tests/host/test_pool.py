@@ -302,6 +302,9 @@ def test_qemus_end_of_swtpm(state: Path, tmp_path: Path) -> None:
 def test_swtpm_problems_have_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unusable, match="107 bytes"):
         swtpm.serve(tmp_path, tmp_path / ("x" * 120))
+    for state, control in ((tmp_path / "a,b", tmp_path / "ctl"), (tmp_path, tmp_path / "a,b")):
+        with pytest.raises(Unusable, match=r"comma|no TPM state"):
+            swtpm.serve(state, control)
     with pytest.raises(Unusable, match="no TPM state"):
         swtpm.serve(tmp_path / "missing", tmp_path / "ctl")
     (tmp_path / swtpm.STATE_FILE).touch()

@@ -65,6 +65,7 @@ def serve(state: Path, control: Path, *, log: Path | None = None) -> subprocess.
     """
     if len(os.fsencode(control)) > 107:
         raise Unusable(f"{control}: a socket's path has at most 107 bytes", hint="use a shorter CASEMATE_HOME")
+    _demand_plain(control)
     if not (state / STATE_FILE).is_file():
         raise Unusable(f"{state} holds no TPM state", hint="take one from the pool")
     control.unlink(missing_ok=True)
@@ -126,6 +127,7 @@ def connect(state: Path, *, log: Path | None = None) -> Iterator[Connection]:
 
 
 def _start(state: Path, arguments: list[str], log: Path, fd: int | None = None) -> subprocess.Popen[bytes]:
+    _demand_plain(state)
     whole = [program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={state},mode=0600", "--terminate"]
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -137,6 +139,12 @@ def _start(state: Path, arguments: list[str], log: Path, fd: int | None = None) 
             pass_fds=() if fd is None else (fd,),
             umask=0o077,
         )
+
+
+def _demand_plain(path: Path) -> None:
+    """Refuse a path that swtpm's own option syntax would cut in two."""
+    if "," in str(path):
+        raise Unusable(f"{path}: swtpm cannot take a path with a comma", hint="use another CASEMATE_HOME")
 
 
 def _end(process: subprocess.Popen[bytes], patience: float = 0.0) -> None:
