@@ -63,7 +63,6 @@ def console(line: str) -> None:
 
 
 def where(error: BaseException) -> str:
-    """Kind and place of an unexpected error, without its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
+    """Kind and place of an unexpected error, without its text: the last line of our own that it came through."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "casemate" in frame.filename]
+    return type(error).__name__ + (f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else "")
