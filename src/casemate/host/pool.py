@@ -26,13 +26,12 @@ from casemate.errors import Unavailable, Unusable
 from casemate.host.platform_ca import PlatformCa, locked
 from casemate.tee.tpm.wire import Tpm
 
-__all__ = ["Pool", "SwtpmState", "default", "take"]
+__all__ = ["Pool", "SwtpmState", "default"]
 
 RECORD = "state.json"
 _MAX_AGE = timedelta(days=30)
 _MIN_LEFT = timedelta(days=300)  # of the AK's year: a workload may run that long before its AK expires
 _ATTEMPTS = 5
-_STOCK = 2
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,14 +181,6 @@ def _read(folder: Path) -> Record | None:
 def default() -> Pool:
     """The pool of this trust domain."""
     return Pool(paths.home() / "platform")
-
-
-def take(destination: Path) -> SwtpmState:
-    """A state from the pool of this trust domain, which is refilled in the background."""
-    pool = default()
-    state = pool.take(destination)
-    pool.refill(_STOCK)
-    return state
 
 
 def main(arguments: list[str]) -> int:
