@@ -10,6 +10,7 @@ from casemate.image import build, layers, ocicrypt, packets
 from casemate.image import manifest as oci
 from casemate.image.layout import Layout
 from casemate.image.unpack import Unpacker
+from casemate.testing import tars
 
 KID, KEY = "kbs:///default/key/1", bytes(range(32))
 
@@ -78,7 +79,7 @@ def test_special_files(folder, make):
         list(build.folder_tar(folder))
 
 
-def test_tar_files(folder, tmp_path, tars):
+def test_tar_files(folder, tmp_path):
     import gzip
 
     plain = b"".join(build.folder_tar(folder))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from casemate.errors import Malformed
 from casemate.image.tarstream import MAX_PAX, Reader
+from casemate.testing import tars
 
 
 def read(data, size=1 << 20):
@@ -36,17 +37,17 @@ def test_what_tarfile_writes(form, size):
     assert entries[3].link == info.linkname.encode()
 
 
-def test_sizes_in_pax_headers_count(tars):
+def test_sizes_in_pax_headers_count():
     layer = tars.pax({b"size": b"600"}) + tars.header(b"f", size=0) + tars.data(b"x" * 600) + tars.file(b"g", b"1")
     assert [item[:1] + item[2:] for item in read(layer + bytes(1024))] == [(b"f", b"x" * 600), (b"g", b"1")]
 
 
-def test_folders_and_links_have_no_data_whatever_they_say(tars):
+def test_folders_and_links_have_no_data_whatever_they_say():
     layer = tars.header(b"d", b"5", size=512) + tars.header(b"l", b"1", link=b"x", size=99) + tars.file(b"f", b"1")
     assert [item[0] for item in read(layer + bytes(1024))] == [b"d", b"l", b"f"]
 
 
-def test_base256_numbers(tars):
+def test_base256_numbers():
     size = b"\x80" + (3).to_bytes(11, "big")
     layer = tars.header(b"f", raw_size=size, raw_mtime=b"\xff" * 12) + tars.data(b"abc") + bytes(1024)
     entry = next(iter(Reader([layer])))
@@ -68,7 +69,7 @@ def test_base256_numbers(tars):
         {"raw_checksum": b"zzzzzz\0 "},
     ],
 )
-def test_bad_fields(tars, raw):
+def test_bad_fields(raw):
     with pytest.raises(Malformed):
         read(tars.tar(tars.header(b"f", **raw)))
 
@@ -85,7 +86,7 @@ def test_bad_fields(tars, raw):
         {b"mtime": b"1.x"},
     ],
 )
-def test_bad_pax_values(tars, records):
+def test_bad_pax_values(records):
     with pytest.raises(Malformed):
         read(tars.tar(tars.pax(records), tars.file(b"f", b"1")))
 
@@ -95,37 +96,37 @@ def test_bad_pax_values(tars, records):
     [b"5 a=b\n", b"x a=b\n", b"0 a=b\n", b"999 a=b\n", b"6 a=b\n6", b"5 a=b", b"4 =b\n",
      b"5 ab\n", b"\0" * 6, b"99999999999999 a=b\n"],
 )  # fmt: skip
-def test_broken_pax_records(tars, body):
+def test_broken_pax_records(body):
     with pytest.raises(Malformed):
         read(tars.tar(tars.header(b"p", b"x", size=len(body)), tars.data(body), tars.file(b"f")))
 
 
-def test_negative_time_is_the_epoch(tars):
+def test_negative_time_is_the_epoch():
     entry = next(iter(Reader([tars.tar(tars.pax({b"mtime": b"-5.25"}), tars.file(b"f"))])))
     assert entry.mtime == 0
 
 
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
-def test_extended_headers_are_bounded(tars, kind):
+def test_extended_headers_are_bounded(kind):
     with pytest.raises(Malformed, match="extended header"):
         read(tars.tar(tars.header(b"p", kind, size=MAX_PAX + 1)))
 
 
-def test_extended_header_at_the_end(tars):
+def test_extended_header_at_the_end():
     with pytest.raises(Malformed, match="behind an extended header"):
         read(tars.tar(tars.pax({b"path": b"x"})))
 
 
-def test_global_header_changes_nothing(tars):
+def test_global_header_changes_nothing():
     assert read(tars.tar(tars.pax({b"path": b"../x"}, b"g"), tars.file(b"f")))[0][0] == b"f"
 
 
-def test_lone_zero_block(tars):
+def test_lone_zero_block():
     with pytest.raises(Malformed, match="zeros"):
         read(tars.file(b"a") + bytes(512) + tars.tar(tars.file(b"hidden")))
 
 
-def test_what_follows_the_end_is_read_and_ignored(tars):
+def test_what_follows_the_end_is_read_and_ignored():
     seen = []
 
     def chunks():
@@ -137,7 +138,7 @@ def test_what_follows_the_end_is_read_and_ignored(tars):
     assert len(seen) == 3
 
 
-def test_empty_and_unterminated(tars):
+def test_empty_and_unterminated():
     assert read(b"") == []
     assert len(read(tars.file(b"a", b"1"))) == 1
     assert read(bytes(10240)) == []
@@ -152,7 +153,7 @@ def test_any_bytes(data):
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_any_change_of_a_real_archive(tars, data):
+def test_any_change_of_a_real_archive(data):
     layer = bytearray(
         tars.tar(tars.pax({b"path": b"abc", b"size": b"5"}), tars.file(b"f", b"12345"), tars.symlink(b"s", b"f"))
     )

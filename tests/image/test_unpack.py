@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from casemate.errors import Malformed, Refused, Unusable
 from casemate.image.unpack import Limits, Unpacker
+from casemate.testing import tars
 
 ROOT = os.geteuid() == 0
 
@@ -45,7 +46,7 @@ def names(root):
     return sorted(str(p.relative_to(root)) for p in root.rglob("*"))
 
 
-def test_ordinary_layer(place, tars):
+def test_ordinary_layer(place):
     unpack(
         place,
         tars.tar(
@@ -73,7 +74,7 @@ def test_ordinary_layer(place, tars):
 
 
 @pytest.mark.skipif(not ROOT, reason="owners need root")
-def test_owners_and_capability(place, tars):
+def test_owners_and_capability(place):
     capability = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep
     unpack(
         place,
@@ -95,7 +96,7 @@ def test_owners_and_capability(place, tars):
     assert os.getxattr(place / "d/cap", "security.capability") == capability
 
 
-def test_own_false_leaves_owners(place, tars):
+def test_own_false_leaves_owners(place):
     unpack(place, tars.tar(tars.file(b"f", b"x", uid=1000, gid=1000)), own=False)
     assert (place / "f").stat().st_uid == os.geteuid()
 
@@ -106,49 +107,49 @@ def test_own_false_leaves_owners(place, tars):
 @pytest.mark.parametrize(
     "name", [b"../outside/secret", b"a/../../outside/secret", b"a/..", b"..", b"./../x", b"a/../b"]
 )
-def test_dot_dot_names(place, tars, name):
+def test_dot_dot_names(place, name):
     assert rule(place, tars.tar(tars.file(name, b"owned"))) == "image.layer.path"
 
 
 @pytest.mark.parametrize("name", [b"/etc/passwd", b"//etc/passwd", b"/"])
-def test_absolute_names(place, tars, name):
+def test_absolute_names(place, name):
     assert rule(place, tars.tar(tars.file(name, b"owned"))) == "image.layer.path"
 
 
 @pytest.mark.parametrize("kind", [b"5", b"2", b"1"])
-def test_dot_dot_of_other_kinds(place, tars, kind):
+def test_dot_dot_of_other_kinds(place, kind):
     assert rule(place, tars.tar(tars.header(b"../out", kind, link=b"x"))) == "image.layer.path"
 
 
-def test_pax_path_is_judged_too(place, tars):
+def test_pax_path_is_judged_too(place):
     layer = tars.tar(tars.pax({b"path": b"../outside/secret"}), tars.file(b"innocent", b"owned"))
     assert rule(place, layer) == "image.layer.path"
 
 
-def test_gnu_long_name_is_judged_too(place, tars):
+def test_gnu_long_name_is_judged_too(place):
     layer = tars.tar(
         tars.header(b"././@LongLink", b"L", size=18), tars.data(b"../outside/secret\0"), tars.file(b"x", b"")
     )
     assert rule(place, layer) == "image.layer.path"
 
 
-def test_ustar_prefix_is_judged_too(place, tars):
+def test_ustar_prefix_is_judged_too(place):
     assert rule(place, tars.tar(tars.file(b"secret", b"x", prefix=b"../outside"))) == "image.layer.path"
 
 
 @pytest.mark.parametrize("target", [b"../outside", b"/outside", b"../../../../../../outside"])
-def test_write_through_symlinked_parent_stays_inside(place, tars, target):
+def test_write_through_symlinked_parent_stays_inside(place, target):
     unpack(place, tars.tar(tars.symlink(b"way", target), tars.file(b"way/secret", b"inside")))
     assert (place / "outside/secret").read_bytes() == b"inside"
 
 
-def test_write_through_symlink_of_lower_layer_stays_inside(place, tars):
+def test_write_through_symlink_of_lower_layer_stays_inside(place):
     lower = tars.tar(tars.symlink(b"way", str(place.parent / "outside").encode()))
     unpack(place, lower, tars.tar(tars.file(b"way/secret", b"inside")))
     assert (place / str(place.parent / "outside").lstrip("/") / "secret").read_bytes() == b"inside"
 
 
-def test_symlink_chain_inside(place, tars):
+def test_symlink_chain_inside(place):
     unpack(
         place,
         tars.tar(
@@ -158,39 +159,39 @@ def test_symlink_chain_inside(place, tars):
     assert (place / "real/f").read_bytes() == b"1"
 
 
-def test_symlink_loop(place, tars):
+def test_symlink_loop(place):
     layer = tars.tar(tars.symlink(b"a", b"b"), tars.symlink(b"b", b"a"), tars.file(b"a/f", b"1"))
     assert rule(place, layer) == "image.layer.link"
 
 
-def test_file_over_symlink_replaces_the_link(place, tars):
+def test_file_over_symlink_replaces_the_link(place):
     lower = tars.tar(tars.symlink(b"f", b"../outside/secret"))
     unpack(place, lower, tars.tar(tars.file(b"f", b"new")))
     assert (place / "f").read_bytes() == b"new"
     assert not (place / "f").is_symlink()
 
 
-def test_folder_over_symlink_replaces_the_link(place, tars):
+def test_folder_over_symlink_replaces_the_link(place):
     lower = tars.tar(tars.symlink(b"d", b"../outside"))
     unpack(place, lower, tars.tar(tars.folder(b"d"), tars.file(b"d/secret", b"new")))
     assert not (place / "d").is_symlink()
     assert (place / "d/secret").read_bytes() == b"new"
 
 
-def test_hard_link_out_by_name(place, tars):
+def test_hard_link_out_by_name(place):
     assert rule(place, tars.tar(tars.hard_link(b"h", b"../outside/secret"))) == "image.layer.path"
 
 
-def test_hard_link_out_absolute(place, tars):
+def test_hard_link_out_absolute(place):
     assert rule(place, tars.tar(tars.hard_link(b"h", b"/outside/secret"))) == "image.layer.path"
 
 
-def test_hard_link_through_symlinked_parent_stays_inside(place, tars):
+def test_hard_link_through_symlinked_parent_stays_inside(place):
     layer = tars.tar(tars.symlink(b"way", b"../outside"), tars.hard_link(b"h", b"way/secret"))
     assert rule(place, layer) == "image.layer.link"
 
 
-def test_hard_link_to_symlink_is_no_way_out(place, tars):
+def test_hard_link_to_symlink_is_no_way_out(place):
     lower = tars.tar(tars.symlink(b"s", b"../outside/secret"), tars.hard_link(b"h", b"s"))
     unpack(place, lower, tars.tar(tars.file(b"h", b"new")))
     assert str((place / "s").readlink()) == "../outside/secret"
@@ -198,17 +199,17 @@ def test_hard_link_to_symlink_is_no_way_out(place, tars):
 
 
 @pytest.mark.parametrize("target", [b"missing", b"dir", b"h", b"dir/missing", b"gone/x", b"", b"."])
-def test_hard_link_to_no_file(place, tars, target):
+def test_hard_link_to_no_file(place, target):
     assert rule(place, tars.tar(tars.folder(b"dir"), tars.hard_link(b"h", target))) == "image.layer.link"
 
 
-def test_hard_link_does_not_write_through_to_lower_layer(place, tars):
+def test_hard_link_does_not_write_through_to_lower_layer(place):
     lower = tars.tar(tars.file(b"f", b"lower"), tars.hard_link(b"h", b"f"))
     unpack(place, lower, tars.tar(tars.file(b"h", b"upper")))
     assert (place / "f").read_bytes() == b"lower"
 
 
-def test_whiteout_through_symlinked_parent_stays_inside(place, tars):
+def test_whiteout_through_symlinked_parent_stays_inside(place):
     lower = tars.tar(tars.symlink(b"way", b"../outside"))
     unpack(place, lower, tars.tar(tars.file(b"way/.wh.secret")), tars.tar(tars.file(b"way/.wh..wh..opq")))
 
@@ -227,7 +228,7 @@ def test_whiteout_through_symlinked_parent_stays_inside(place, tars):
         (b"V", ""),
     ],
 )
-def test_kinds_refused(place, tars, kind, shown):
+def test_kinds_refused(place, kind, shown):
     with pytest.raises(Refused) as caught:
         unpack(place, tars.tar(tars.header(b"dev/thing", kind)))
     assert caught.value.findings[0].rule == "image.layer.type"
@@ -235,23 +236,23 @@ def test_kinds_refused(place, tars, kind, shown):
     assert names(place) in ([], ["dev"])
 
 
-def test_sparse_refused(place, tars):
+def test_sparse_refused(place):
     with pytest.raises(Malformed, match="sparse"):
         unpack(place, tars.tar(tars.header(b"f", b"S")))
     with pytest.raises(Malformed, match="sparse"):
         unpack(place, tars.tar(tars.pax({b"GNU.sparse.major": b"1"}), tars.file(b"f")))
 
 
-def test_trusted_xattr_refused(place, tars):
+def test_trusted_xattr_refused(place):
     layer = tars.tar(tars.pax({b"SCHILY.xattr.trusted.overlay.redirect": b"/outside"}), tars.folder(b"d"))
     assert rule(place, layer) == "image.layer.xattr"
 
 
-def test_empty_symlink_target(place, tars):
+def test_empty_symlink_target(place):
     assert rule(place, tars.tar(tars.symlink(b"s", b""))) == "image.layer.link"
 
 
-def test_root_that_is_no_folder(place, tars):
+def test_root_that_is_no_folder(place):
     assert rule(place, tars.tar(tars.file(b"./", b""), tars.file(b".", b"x"))) == "image.layer.path"
     assert rule(place, tars.tar(tars.symlink(b".", b"/outside"))) == "image.layer.path"
 
@@ -259,25 +260,25 @@ def test_root_that_is_no_folder(place, tars):
 # -- names
 
 
-def test_nul_in_pax_name(place, tars):
+def test_nul_in_pax_name(place):
     with pytest.raises(Malformed):
         unpack(place, tars.tar(tars.pax({b"path": b"a\0b"}), tars.file(b"x")))
 
 
-def test_long_part(place, tars):
+def test_long_part(place):
     assert rule(place, tars.tar(tars.pax({b"path": b"a" * 256}), tars.file(b"x"))) == "image.layer.path"
 
 
-def test_long_path(place, tars):
+def test_long_path(place):
     with pytest.raises(Malformed):
         unpack(place, tars.tar(tars.pax({b"path": b"a/" * 2100}), tars.file(b"x")))
 
 
-def test_deep_path(place, tars):
+def test_deep_path(place):
     assert rule(place, tars.tar(tars.pax({b"path": b"a/" * 200 + b"x"}), tars.file(b"x"))) == "image.layer.depth"
 
 
-def test_depth_cannot_be_lent_from_links(place, tars):
+def test_depth_cannot_be_lent_from_links(place):
     parts = [tars.pax({b"path": b"a/" * 99 + b"x"}), tars.file(b"x")]
     for number in range(3):
         target = b"/".join([b"a"] * 90) if number == 0 else b"l%d/" % (number - 1) + b"/".join([b"b"] * 90)
@@ -286,7 +287,7 @@ def test_depth_cannot_be_lent_from_links(place, tars):
     assert rule(place, tars.tar(*parts)) == "image.layer.depth"
 
 
-def test_bytes_that_are_no_utf8_are_kept(place, tars):
+def test_bytes_that_are_no_utf8_are_kept(place):
     unpack(place, tars.tar(tars.file(b"caf\xe9", b"1")))
     assert [os.fsencode(path.name) for path in place.iterdir()] == [b"caf\xe9"]
 
@@ -295,7 +296,7 @@ def test_bytes_that_are_no_utf8_are_kept(place, tars):
     "second",
     ["file", "symlink", "hard_link", "folder"],
 )
-def test_duplicate_entries(place, tars, second):
+def test_duplicate_entries(place, second):
     again = {
         "file": tars.file(b"f", b"2"),
         "symlink": tars.symlink(b"f", b"x"),
@@ -310,24 +311,24 @@ def test_duplicate_entries(place, tars, second):
     assert rule(place, lower, layer) == "image.layer.duplicate"
 
 
-def test_duplicate_by_another_spelling(place, tars):
+def test_duplicate_by_another_spelling(place):
     layer = tars.tar(tars.folder(b"d"), tars.symlink(b"s", b"d"), tars.file(b"d/f", b"1"), tars.file(b"s//./f", b"2"))
     assert rule(place, layer) == "image.layer.duplicate"
 
 
-def test_duplicate_folder_is_fine(place, tars):
+def test_duplicate_folder_is_fine(place):
     unpack(place, tars.tar(tars.folder(b"d"), tars.file(b"d/f"), tars.folder(b"d", mode=0o700)))
     assert stat.S_IMODE((place / "d").stat().st_mode) == 0o700
 
 
-def test_file_as_parent(place, tars):
+def test_file_as_parent(place):
     assert rule(place, tars.tar(tars.file(b"f", b"1"), tars.file(b"f/x", b"2"))) == "image.layer.parent"
 
 
 # -- replacing across layers
 
 
-def test_file_over_folder_and_back(place, tars):
+def test_file_over_folder_and_back(place):
     unpack(
         place,
         tars.tar(tars.folder(b"x"), tars.file(b"x/deep/er", b"1"), tars.file(b"y", b"2")),
@@ -337,7 +338,7 @@ def test_file_over_folder_and_back(place, tars):
     assert (place / "y/in").read_bytes() == b"3"
 
 
-def test_hard_link_and_symlink_over_folder(place, tars):
+def test_hard_link_and_symlink_over_folder(place):
     unpack(
         place,
         tars.tar(tars.file(b"a/1", b"1"), tars.file(b"b/1", b"1"), tars.file(b"f", b"f")),
@@ -347,7 +348,7 @@ def test_hard_link_and_symlink_over_folder(place, tars):
     assert (place / "b").read_bytes() == b"f"
 
 
-def test_stale_directory_is_not_used_after_replacement(place, tars):
+def test_stale_directory_is_not_used_after_replacement(place):
     unpack(
         place,
         tars.tar(tars.file(b"d/old", b"1"), tars.folder(b"e")),
@@ -360,7 +361,7 @@ def test_stale_directory_is_not_used_after_replacement(place, tars):
 # -- whiteouts
 
 
-def test_whiteouts(place, tars):
+def test_whiteouts(place):
     unpack(
         place,
         tars.tar(tars.file(b"a/1"), tars.file(b"a/2"), tars.file(b"b/c/3"), tars.symlink(b"s", b"a"), tars.file(b"k")),
@@ -369,7 +370,7 @@ def test_whiteouts(place, tars):
     assert names(place) == ["a", "a/2", "k"]
 
 
-def test_opaque_whiteout_keeps_what_its_layer_brought_in_any_order(place, tars):
+def test_opaque_whiteout_keeps_what_its_layer_brought_in_any_order(place):
     lower = tars.tar(tars.file(b"d/old"), tars.file(b"d/sub/old"), tars.file(b"d/both", b"old"), tars.file(b"k"))
     opaque = tars.file(b"d/.wh..wh..opq")
     upper = [tars.folder(b"d"), tars.file(b"d/new"), tars.file(b"d/sub/new"), tars.file(b"d/both", b"new")]
@@ -383,12 +384,12 @@ def test_opaque_whiteout_keeps_what_its_layer_brought_in_any_order(place, tars):
     assert (place / "d/both").read_bytes() == b"new"
 
 
-def test_opaque_whiteout_of_the_root(place, tars):
+def test_opaque_whiteout_of_the_root(place):
     unpack(place, tars.tar(tars.file(b"a/1"), tars.file(b"b")), tars.tar(tars.file(b".wh..wh..opq"), tars.file(b"c")))
     assert names(place) == ["c"]
 
 
-def test_whiteout_does_not_hide_its_own_layer(place, tars):
+def test_whiteout_does_not_hide_its_own_layer(place):
     lower = tars.tar(tars.file(b"f", b"old"), tars.file(b"d/old"))
     upper = tars.tar(tars.file(b"f", b"new"), tars.file(b".wh.f"), tars.file(b"d/new"), tars.file(b".wh.d"))
     unpack(place, lower, upper)
@@ -396,21 +397,21 @@ def test_whiteout_does_not_hide_its_own_layer(place, tars):
     assert names(place) == ["d", "d/new", "f"]
 
 
-def test_whiteout_then_again(place, tars):
+def test_whiteout_then_again(place):
     unpack(place, tars.tar(tars.file(b"d/old")), tars.tar(tars.file(b".wh.d"), tars.file(b"d/new")))
     assert names(place) == ["d", "d/new"]
 
 
 @pytest.mark.parametrize("name", [b".wh.", b".wh..", b".wh...", b"a/.wh..."])
-def test_whiteout_of_nothing(place, tars, name):
+def test_whiteout_of_nothing(place, name):
     assert rule(place, tars.tar(tars.file(b"a/x"), tars.file(name))) == "image.layer.whiteout"
 
 
-def test_folder_called_like_a_whiteout(place, tars):
+def test_folder_called_like_a_whiteout(place):
     assert rule(place, tars.tar(tars.file(b".wh.d/x", b"1"))) == "image.layer.whiteout"
 
 
-def test_aufs_metadata_is_left_out(place, tars):
+def test_aufs_metadata_is_left_out(place):
     unpack(place, tars.tar(tars.folder(b".wh..wh.plnk"), tars.file(b".wh..wh.aufs"), tars.file(b"f")))
     assert names(place) == ["f"]
 
@@ -418,7 +419,7 @@ def test_aufs_metadata_is_left_out(place, tars):
 # -- bounds
 
 
-def test_entry_count(place, tars):
+def test_entry_count(place):
     layer = tars.tar(*(tars.file(b"f%d" % n) for n in range(12)))
     assert rule(place, layer, limits=Limits(entries=10)) == "image.layer.entries"
     assert rule(place, tars.tar(*(tars.file(b".wh.f%d" % n) for n in range(12))), limits=Limits(entries=10)) == (
@@ -426,7 +427,7 @@ def test_entry_count(place, tars):
     )
 
 
-def test_file_and_total_size(place, tars):
+def test_file_and_total_size(place):
     layer = tars.tar(tars.file(b"a", b"x" * 600), tars.file(b"b", b"x" * 600))
     assert rule(place, layer, limits=Limits(file=500)) == "image.layer.file"
     assert rule(
@@ -434,18 +435,18 @@ def test_file_and_total_size(place, tars):
     ) == ("image.layer.total")
 
 
-def test_totals_count_over_layers(place, tars):
+def test_totals_count_over_layers(place):
     one, two = (tars.tar(tars.file(name, b"x" * 600)) for name in (b"a", b"b"))
     assert rule(place, one, two, limits=Limits(total=1000)) == "image.layer.total"
 
 
-def test_huge_announced_file(place, tars):
+def test_huge_announced_file(place):
     assert (
         rule(place, tars.tar(tars.header(b"f", size=0o77777777777)), limits=Limits(file=1 << 30)) == "image.layer.file"
     )
 
 
-def test_cut_short(place, tars):
+def test_cut_short(place):
     whole = tars.tar(tars.file(b"f", b"x" * 2000))
     for length in (100, 511, 600, 1500, 2500):
         with Unpacker(place) as unpacker, pytest.raises(Malformed):
@@ -453,12 +454,12 @@ def test_cut_short(place, tars):
         (place / "f").unlink(missing_ok=True)
 
 
-def test_no_space_is_told(tars, tmp_path):
+def test_no_space_is_told(tmp_path):
     with pytest.raises(Unusable):
         Unpacker(tmp_path / "missing")
 
 
-def test_many_folders_stay_within_descriptors_and_memory(place, tars):
+def test_many_folders_stay_within_descriptors_and_memory(place):
     parts = [tars.file(b"d%d/s/f" % n, b"1") for n in range(700)]
     tracemalloc.start()
     unpack(place, tars.tar(*parts), tars.tar(*(tars.file(b"d%d/s/g" % n, b"1") for n in range(700))))
@@ -475,7 +476,7 @@ def test_many_folders_stay_within_descriptors_and_memory(place, tars):
                                            b"a/.wh..wh..opq", b"b/.wh.b", b"a/b/", b"..", b"l/x", b"l"]),
                           st.sampled_from([b"", b"a", b"../..", b"/", b"b", b"l", b"..", b"a/b"]),
                           st.sampled_from([0, 3, 513])), max_size=8), st.integers(0, 7))  # fmt: skip
-def test_any_entries_stay_inside(tmp_path_factory, tars, entries, split):
+def test_any_entries_stay_inside(tmp_path_factory, entries, split):
     base = tmp_path_factory.mktemp("fuzz")
     (base / "root").mkdir()
     (base / "secret").write_text("untouched")

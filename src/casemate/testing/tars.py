@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
-import pytest
+from typing import Any
 
 
 def header(
@@ -38,21 +36,25 @@ def header(
     }
     fields.update({key.removeprefix("raw_"): value for key, value in raw.items()})
     block = b"".join(fields.values())
-    assert len(block) == 512, len(block)
+    if len(block) != 512:
+        raise ValueError(f"a header of {len(block)} bytes")
     if "raw_checksum" not in raw:
         block = block[:148] + b"%06o\0 " % sum(block) + block[156:]
     return block
 
 
 def data(content: bytes) -> bytes:
+    """Content, filled up to whole blocks."""
     return content + bytes(-len(content) % 512)
 
 
-def file(name: bytes, content: bytes = b"", **given) -> bytes:
+def file(name: bytes, content: bytes = b"", **given: Any) -> bytes:
+    """A regular file with its data."""
     return header(name, size=len(content), **given) + data(content)
 
 
 def pax(records: dict[bytes, bytes], kind: bytes = b"x") -> bytes:
+    """An extended header; kind b"g" makes a global one."""
     body = b""
     for key, value in records.items():
         record = b" " + key + b"=" + value + b"\n"
@@ -63,15 +65,21 @@ def pax(records: dict[bytes, bytes], kind: bytes = b"x") -> bytes:
     return header(b"pax", kind, size=len(body)) + data(body)
 
 
-@pytest.fixture(scope="session")
-def tars() -> SimpleNamespace:
-    return SimpleNamespace(
-        header=header,
-        file=file,
-        data=data,
-        pax=pax,
-        folder=lambda name, **given: header(name, b"5", **{"mode": 0o755, **given}),
-        symlink=lambda name, target, **given: header(name, b"2", link=target, mode=0o777, **given),
-        hard_link=lambda name, target: header(name, b"1", link=target),
-        tar=lambda *parts: b"".join(parts) + bytes(1024),
-    )
+def folder(name: bytes, **given: Any) -> bytes:
+    """A directory."""
+    return header(name, b"5", **{"mode": 0o755, **given})
+
+
+def symlink(name: bytes, target: bytes, **given: Any) -> bytes:
+    """A symbolic link."""
+    return header(name, b"2", link=target, mode=0o777, **given)
+
+
+def hard_link(name: bytes, target: bytes) -> bytes:
+    """A hard link."""
+    return header(name, b"1", link=target)
+
+
+def tar(*parts: bytes) -> bytes:
+    """A whole archive."""
+    return b"".join(parts) + bytes(1024)
