@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.answers import answer, parsed, route
+from casemate.api.answers import Endpoint, answer, parsed, route
 from casemate.broker import apps
 from casemate.broker.refusals import Unauthenticated
 from casemate.errors import Malformed, Refused
@@ -129,13 +130,8 @@ def routes(broker: Broker) -> list[BaseRoute]:
             raise Malformed("limit: a number from 1 to 10000 is wanted")
         return answer({"decisions": apps.decisions(broker, int(limit), request.query_params.get("app"))})
 
-    def closed(act: Any) -> Any:
-        def guarded(request: Request, body: bytes) -> Response:
-            demand(broker, request)
-            response: Response = act(request, body)
-            return response
-
-        return route(LIMIT, guarded)
+    def closed(act: Callable[[Request, bytes], Response]) -> Endpoint:
+        return route(LIMIT, act, gate=lambda request: demand(broker, request))
 
     base = "/casemate/v0/admin"
     return [

@@ -6,6 +6,8 @@ error carries what a caller sent, or anything of the store.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -21,7 +23,7 @@ from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
 from casemate.errors import CasemateError, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
 
-_TYPES = "https://github.com/confidential-containers/kbs/errors/"
+TYPES = "https://github.com/confidential-containers/kbs/errors/"
 _BY_MEANING: tuple[tuple[type[CasemateError], int, str], ...] = (
     (Unauthenticated, 401, "AttestationError"),
     (Conflicting, 409, "Conflict"),
@@ -33,7 +35,11 @@ _BY_MEANING: tuple[tuple[type[CasemateError], int, str], ...] = (
 )
 _LOG = logging.getLogger("casemate.api")
 
+_DRAIN_BYTES = 20 << 20
+_DRAIN_SECONDS = 3
+
 T = TypeVar("T")
+R = TypeVar("R")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -41,17 +47,51 @@ class TooLarge(CasemateError):
     """A body beyond its bound (413)."""
 
 
-def route(limit: int, act: Callable[[Request, bytes], Response]) -> Endpoint:
-    """An endpoint that reads at most `limit` bytes and runs `act` in a thread: it computes and waits for disks."""
+class Busy(CasemateError):
+    """More bodies are under way than the memory that is set aside for them (503)."""
+
+
+class Intake:
+    """Memory for bodies that are being read, shared by all requests: strangers can fill it and nothing more."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+
+    def take(self, count: int) -> None:
+        """Set `count` bytes aside, or `Busy`."""
+        if count > self._left:
+            raise Busy("too many large requests at a time", hint="try again in a moment")
+        self._left -= count
+
+    def give(self, count: int) -> None:
+        """Give them back."""
+        self._left += count
+
+
+def route(
+    limit: int, act: Callable[[Request, bytes], Response], *, gate: Callable[[Request], None] | None = None
+) -> Endpoint:
+    """An endpoint that reads at most `limit` bytes and runs `act` in a thread: it computes and waits for disks.
+
+    `gate` is asked before the body is read, so that only those who may come in can send much.
+    """
 
     async def endpoint(request: Request) -> Response:
+        if gate is not None and (refused := await run_in_threadpool(_guarded, _passing(gate), request, b"")):
+            return refused
+        held = [0]
         try:
-            body = await _body(request, limit)
+            body = await _body(request, limit, held)
+            return await run_in_threadpool(_guarded, act, request, body)
         except TooLarge as error:
+            await _drain(request)
             return _error(413, "PayloadTooLarge", error)
+        except Busy as error:
+            return _error(503, "Busy", error)
         except ClientDisconnect:
             return Response(status_code=400)
-        return await run_in_threadpool(_guarded, act, request, body)
+        finally:
+            request.app.state.intake.give(held[0])
 
     return endpoint
 
@@ -78,7 +118,11 @@ def failure(error: CasemateError) -> JSONResponse:
     return _error(500, "Internal", CasemateError("internal error"))
 
 
-def _guarded(act: Callable[[Request, bytes], Response], request: Request, body: bytes) -> Response:
+def _passing(gate: Callable[[Request], None]) -> Callable[[Request, bytes], None]:
+    return lambda request, _: gate(request)
+
+
+def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) -> R | Response:
     try:
         return act(request, body)
     except CasemateError as error:
@@ -94,23 +138,37 @@ def _trace(error: Exception) -> Any:
     return RuntimeError, RuntimeError("see the frames"), error.__traceback__
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(request: Request, limit: int, held: list[int]) -> bytes:
+    """The body; `held[0]` is what it took of the intake."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"the body has {declared} bytes, at most {limit} are allowed")
     found = bytearray()
     async for chunk in request.stream():
+        request.app.state.intake.take(len(chunk))
+        held[0] += len(chunk)
         found += chunk
         if len(found) > limit:
             raise TooLarge(f"the body has more than the {limit} bytes that are allowed")
     return bytes(found)
 
 
+async def _drain(request: Request) -> None:
+    """Read on for a moment: a connection closed on unread data loses the answer that says why."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            read = 0
+            async for chunk in request.stream():
+                read += len(chunk)
+                if read > _DRAIN_BYTES:
+                    return
+
+
 def _error(status: int, name: str, error: CasemateError) -> JSONResponse:
     found = error.findings if isinstance(error, Refused) else ()
-    document: dict[str, Any] = {"type": _TYPES + name, "detail": str(error)[:2000]}
+    document: dict[str, Any] = {"type": TYPES + name, "detail": str(error)[:2000]}
     if error.hint:
         document["hint"] = error.hint
     document["reasons"] = [finding.as_json() for finding in found if not finding.ok]
-    headers = {"Connection": "close"} if status == 413 else None
+    headers = {"Connection": "close"} if status in (413, 503) else None
     return JSONResponse(document, status, headers)

@@ -17,11 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate.api import admin, kbs, public, volumes
-from casemate.api.answers import _TYPES
+from casemate.api.answers import TYPES, Intake
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
+MAX_HEAD = 256 << 10
+BODIES = 256 << 20
 _LOG = logging.getLogger("casemate.api")
 
 
@@ -33,18 +35,27 @@ def app(broker: Broker) -> Starlette:
         to_thread.current_default_thread_limiter().total_tokens = broker.settings.threads
         yield
 
-    return Starlette(
+    made = Starlette(
         routes=[*kbs.routes(broker), *volumes.routes(broker), *public.routes(broker), *admin.routes(broker)],
         middleware=[Middleware(Journal)],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    made.state.intake = Intake(BODIES)
+    return made
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = {404: "no such path", 405: "no such method here"}.get(status, "the request cannot be read")
-    return JSONResponse({"type": _TYPES + "InvalidRequestPath", "detail": detail, "reasons": []}, status)
+    return JSONResponse({"type": TYPES + "InvalidRequestPath", "detail": detail, "reasons": []}, status)
+
+
+_HEAD_TOO_LONG = JSONResponse(
+    {"type": TYPES + "HeadTooLarge", "detail": f"at most {MAX_HEAD} bytes of headers are allowed", "reasons": []},
+    431,
+    {"Connection": "close"},
+)
 
 
 class Journal:
@@ -59,6 +70,7 @@ class Journal:
             await self.app(scope, receive, send)
             return
         begun, status = time.monotonic(), 0
+        too_long = sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD
 
         async def note(message: Message) -> None:
             nonlocal status
@@ -67,7 +79,8 @@ class Journal:
             await send(message)
 
         try:
-            await self.app(scope, receive, note)
+            # The server's own bound is on what it has buffered, which is one read more.
+            await (_HEAD_TOO_LONG if too_long else self.app)(scope, receive, note)
         finally:
             spent = round((time.monotonic() - begun) * 1000, 1)
             fields = {"method": scope["method"], "path": scope["path"][:512], "status": status, "ms": spent}

@@ -69,22 +69,26 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return answer(grant.sealed, **headers) if grant.sealed else Response(status_code=304, headers=headers)
 
     def write(request: Request, body: bytes) -> Response:
-        admin.demand(broker, request)
         version = resources.put(broker, request.query_params.get("app", ""), _path(request), body)
         return answer({"version": version}, **{VERSION_HEADER: str(version)})
 
     def delete(request: Request, body: bytes) -> Response:
-        admin.demand(broker, request)
         resources.delete(broker, _path(request))
         return answer({})
+
+    def closed(request: Request) -> None:
+        admin.demand(broker, request)
+
+    def begun(request: Request) -> None:
+        decide.begun(broker, request.cookies.get(COOKIE, ""))
 
     resource = "/kbs/v0/resource/{repo}/{type}/{tag}"
     return [
         Route("/kbs/v0/auth", route(AUTH_LIMIT, auth), methods=["POST"]),
-        Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest), methods=["POST"]),
+        Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest, gate=begun), methods=["POST"]),
         Route(resource, route(0, read), methods=["GET"]),
-        Route(resource, route(admin.LIMIT, write), methods=["POST"]),
-        Route(resource, route(0, delete), methods=["DELETE"]),
+        Route(resource, route(admin.LIMIT, write, gate=closed), methods=["POST"]),
+        Route(resource, route(0, delete, gate=closed), methods=["DELETE"]),
     ]
 
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from casemate.api.application import app
+from casemate.api.application import MAX_HEAD, app
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
-MAX_HEAD = 256 << 10
 KEEP_ALIVE = 75
 _LOG = logging.getLogger("casemate.api")
 

@@ -42,6 +42,11 @@ def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
     return Asked(nonce, salt, broker.cookies.seal(Challenge(nonce=nonce, tee=tee, expires=expires)))
 
 
+def begun(broker: Broker, cookie: str) -> None:
+    """Whether a cookie is a challenge of ours: asked before a long attestation is read."""
+    hearing.challenge(broker, cookie, broker.clock())
+
+
 def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
     """Steps 6 to 9. `Unauthenticated` when the evidence is not genuine, `Refused` when policy says no."""
     now = broker.clock()

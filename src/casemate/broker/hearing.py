@@ -63,13 +63,19 @@ def admissible(broker: Broker, asked: AuthRequest) -> str:
     return tee
 
 
+def challenge(broker: Broker, cookie: str, now: datetime) -> Challenge:
+    """The question that a session's cookie carries."""
+    found = broker.cookies.open(cookie, now) if cookie else None
+    if not isinstance(found, Challenge):
+        raise absent()
+    return found
+
+
 def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Subject:
     """The guest's words beside the question that this session asked; a nonce that was used is refused at once."""
-    challenge = broker.cookies.open(cookie, now) if cookie else None
-    if not isinstance(challenge, Challenge):
-        raise absent()
+    question = challenge(broker, cookie, now)
     runtime = said.runtime_data
-    if not hmac.compare_digest(runtime.nonce.encode(), challenge.nonce.encode()):
+    if not hmac.compare_digest(runtime.nonce.encode(), question.nonce.encode()):
         raise Unauthenticated.because(
             "session.nonce",
             expected="the nonce of this session",
@@ -77,21 +83,21 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
             hint="evidence serves one session; start again at /kbs/v0/auth",
         )
     with broker.store.read() as tx:
-        if record.is_spent(tx, challenge.nonce):
+        if record.is_spent(tx, question.nonce):
             raise replay()
     tee_pubkey = key_members(runtime.tee_pubkey)
     document = _document(said)
     additional = said.tee_evidence.additional_evidence
     return Subject(
         evidence=Evidence(
-            tee=challenge.tee, primary=said.tee_evidence.primary_evidence, additional=additional, initdata=document
+            tee=question.tee, primary=said.tee_evidence.primary_evidence, additional=additional, initdata=document
         ),
         request=Request(
-            report_data=rcar.report_data(challenge.nonce, tee_pubkey, additional),
+            report_data=rcar.report_data(question.nonce, tee_pubkey, additional),
             initdata_digest=hashlib.sha256(document).digest() if document is not None else None,
         ),
         tee_pubkey=tee_pubkey,
-        nonce=challenge.nonce,
+        nonce=question.nonce,
     )
 
 

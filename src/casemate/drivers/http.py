@@ -176,7 +176,7 @@ class Connection:
                 connection.sock.deadline = deadline
             try:
                 connection.request(method, path or "/", body=body, headers=headers)
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 # A server that refuses a long body answers and hangs up; its answer says why.
                 connection._HTTPConnection__state = "Request-sent"  # type: ignore[attr-defined] # the only way to read it
             return connection.getresponse()
