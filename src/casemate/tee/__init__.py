@@ -13,6 +13,7 @@ ROOMS: dict[str, str] = {
     "snp": "casemate.tee.snp",
     "tdx": "casemate.tee.tdx",
     "nitro": "casemate.tee.nitro",
+    "sgx": "casemate.tee.sgx",
     "sample": "casemate.tee.sample",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 
-from casemate.errors import Finding, Refused
+from casemate.errors import Finding, Refused, Unusable
 
 SHOWN = 100
 
@@ -35,6 +35,12 @@ class Rules:
         """Check two byte strings in constant time, shown as hex."""
         return self.check(rule, hmac.compare_digest(expected, found), _hex(expected), _hex(found), hint)
 
+    def register(self, rule: str, expected: bytes, found: bytes, hint: str = "") -> bool:
+        """Check a fixed-size register that holds `expected` and zeros behind it; a value too long is never cut."""
+        if len(expected) > len(found):
+            return self.check(rule, False, f"{len(expected)} bytes", f"a register of {len(found)} bytes", hint)
+        return self.equal(rule, expected.ljust(len(found), b"\0"), found, hint)
+
     def add(self, findings: list[Finding]) -> None:
         """Take over checks that a wall has made, names included."""
         self.checks += findings
@@ -43,6 +49,18 @@ class Rules:
     def failed(self) -> bool:
         """Whether a check has failed."""
         return any(not f.ok for f in self.checks)
+
+    def settle(self, absent: str) -> None:
+        """Raise `Unusable` when all failed checks are about absent things (rules that start with `absent`).
+
+        Raise `Refused` when others have failed, and nothing when none has.
+        """
+        failed = [f for f in self.checks if not f.ok]
+        if failed and all(f.rule.startswith(f"{self._tee}.{absent}") for f in failed):
+            names = ", ".join(f.rule.removeprefix(f"{self._tee}.{absent}") for f in failed)
+            raise Unusable(f"{self._tee}: cannot be judged without {names}", hint=failed[0].hint)
+        if failed:
+            raise self.refusal()
 
     def refusal(self) -> Refused:
         """The error to raise, with every finding."""

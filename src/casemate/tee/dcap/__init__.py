@@ -1,0 +1,1 @@
+"""The wall that SGX and TDX share: Intel's DCAP quotes, their certificates and their collateral. README.md explains."""
