@@ -63,9 +63,18 @@ def relock_all(progress: Progress = lambda _: None) -> None:
 
 
 def build(
-    recipe: Recipe, found: Lock, files: Mapping[str, Path], target: Path, progress: Progress = lambda _: None
+    recipe: Recipe,
+    found: Lock,
+    files: Mapping[str, Path],
+    target: Path,
+    progress: Progress = lambda _: None,
+    *,
+    process_one: Path | None = None,
 ) -> GuestImage:
-    """Build into the folder `target`, which appears complete or not at all."""
+    """Build into the folder `target`, which appears complete or not at all.
+
+    `process_one` replaces init.py: an image that is looked into by tests, and measured as another one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     scripts = tools.recipe_folder()
     out = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent))
@@ -79,7 +88,7 @@ def build(
             root.unpack_root(found.root, files, tree)
             modules = Modules(work / found.kernel)
             progress("assembling the root")
-            root.assemble(recipe, tree, modules, scripts / "root")
+            root.assemble(recipe, tree, modules, scripts / "root/init", process_one or scripts / "root/init.py")
             progress("making the disk and its hash tree")
             made = disk.make(recipe, tree, out / "disk.img")
             progress("making the initrd")

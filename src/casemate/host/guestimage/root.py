@@ -33,8 +33,8 @@ def unpack_root(packages: list[Package], files: Mapping[str, Path], folder: Path
     tools.unpack((files[p.name] for p in ordered), folder)
 
 
-def assemble(recipe: Recipe, root: Path, modules: Modules, scripts: Path) -> None:
-    """Turn the unpacked packages in `root` into the guest's root folder."""
+def assemble(recipe: Recipe, root: Path, modules: Modules, init: Path, process_one: Path) -> None:
+    """Turn the unpacked packages in `root` into the guest's root folder; `init` starts the Python of `process_one`."""
     _prune(recipe, root)
     for name in recipe.root.folders:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def assemble(recipe: Recipe, root: Path, modules: Modules, scripts: Path) -> Non
         if not link.is_symlink():
             link.symlink_to("busybox")
     _add_modules(recipe, root, modules)
-    _add_agent(recipe, root, scripts)
+    _add_agent(recipe, root, init, process_one)
     _compile(root)
     _settle(root)
     _check_libraries(root)
@@ -74,9 +74,9 @@ def _add_modules(recipe: Recipe, root: Path, modules: Modules) -> None:
         _write(folder / f"{name}.ko", modules.content(name))
 
 
-def _add_agent(recipe: Recipe, root: Path, scripts: Path) -> None:
-    _write(root / "usr/sbin/init", (scripts / "init").read_bytes(), 0o755)
-    _write(root / _AGENT / "init.py", (scripts / "init.py").read_bytes())
+def _add_agent(recipe: Recipe, root: Path, init: Path, process_one: Path) -> None:
+    _write(root / "usr/sbin/init", init.read_bytes(), 0o755)
+    _write(root / _AGENT / "init.py", process_one.read_bytes())
     for name, file in agent_files(recipe):
         _write(root / _AGENT / "casemate" / name, file.read_bytes())
 
