@@ -150,15 +150,16 @@ def shared_manifest(stage: Stage, document: dict[str, Any]) -> Path:
     by_stranger = f"{registry}/demo/stranger@{copied['digest']}"
     casemate("image", "sign", by_stranger, "--key", key, "--plain-http")
     flipped = flipped_image(stage)
+    others = f"kbs:///other-{stage.repository}/secret/1"
     other = casemate("app", "found", "--tenant", "other", "--name", "web", "--platform", "development").document[
         "app_id"
     ]
-    steps.set_secret(stage, "kbs:///other/secret/1", b"not yours", app=other)
+    steps.set_secret(stage, others, b"not yours", app=other)
     shared = copy.deepcopy(document)
     first = shared["containers"][0]
-    first["secrets"].append({"resource": "kbs:///other/secret/1", "file": "/run/secrets/other"})
+    first["secrets"].append({"resource": others, "file": "/run/secrets/other"})
     for name, image in (("stranger", by_stranger), ("flipped", flipped)):
-        shared["containers"].append({"name": name, "image": image, "image_keys": [steps.IMAGE_KEY]})
+        shared["containers"].append({"name": name, "image": image, "image_keys": [stage.resource("image-key/1")]})
     path = service.write(shared, stage.work / "shared.yaml")
     casemate("release", "add", stage.app, path)
     return path
@@ -169,7 +170,14 @@ def flipped_image(stage: Stage) -> str:
     registry = stage.context["registry"]
     sealed = stage.work / "flipped"
     casemate(
-        "image", "encrypt", stage.work / "plain", sealed, "--key", steps.IMAGE_KEY, "--key-file", stage.image_key_file()
+        "image",
+        "encrypt",
+        stage.work / "plain",
+        sealed,
+        "--key",
+        stage.resource("image-key/1"),
+        "--key-file",
+        stage.image_key_file(),
     )
     pushed = casemate("image", "push", sealed, f"{registry['host']}/demo/flipped:demo", "--plain-http").document
     reference = f"{registry['host']}/demo/flipped@{pushed['digest']}"

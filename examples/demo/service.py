@@ -113,7 +113,7 @@ def signing_key() -> tuple[bytes, str]:
 
 
 def manifest(
-    *, app: str, broker: dict[str, str], registry: dict[str, str], image: str, signer: str
+    *, app: str, broker: dict[str, str], registry: dict[str, str], image: str, signer: str, repository: str
 ) -> dict[str, object]:
     """The web service's manifest as a document."""
     return {
@@ -127,13 +127,13 @@ def manifest(
             {
                 "name": "nginx",
                 "image": image,
-                "image_keys": ["kbs:///web/image-key/1"],
+                "image_keys": [f"kbs:///{repository}/image-key/1"],
                 "command": ["/usr/sbin/nginx", "-e", "stderr", "-c", "/etc/nginx/nginx.conf"],
                 "user": USER,
                 "tmpfs": ["/tmp"],
                 "secrets": [
-                    {"resource": "kbs:///web/tls/server", "file": "/run/secrets/tls.pem", "signal": "SIGHUP"},
-                    {"resource": "kbs:///web/page/line", "file": "/run/secrets/line", "signal": "SIGHUP"},
+                    {"resource": f"kbs:///{repository}/tls/server", "file": "/run/secrets/tls.pem", "signal": "SIGHUP"},
+                    {"resource": f"kbs:///{repository}/page/line", "file": "/run/secrets/line", "signal": "SIGHUP"},
                 ],
                 "mounts": [{"volume": "data", "path": "/srv/data"}],
                 "ports": [{"container": PORT, "tls": True}],
@@ -141,7 +141,7 @@ def manifest(
                 "api": {"evidence": True},
             }
         ],
-        "volumes": [{"name": "data", "app": app, "key": "kbs:///web/volume-key/data", "minimum_mib": 32}],
+        "volumes": [{"name": "data", "app": app, "key": f"kbs:///{repository}/volume-key/data", "minimum_mib": 32}],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import secrets
 import socket
 import ssl
 import time
@@ -14,8 +15,6 @@ from typing import Any
 
 from examples.demo import service
 from examples.demo.story import Failed, Output, Story, casemate
-
-IMAGE_KEY = "kbs:///web/image-key/1"
 
 
 @dataclass
@@ -33,6 +32,12 @@ class Stage:
     port: int = 0
     workload: str = ""
     layout: Path = Path()
+    # A resource path belongs to one app for good, so that each run of the demo takes a repository of its own.
+    repository: str = field(default_factory=lambda: f"web-{secrets.token_hex(4)}")
+
+    def resource(self, path: str) -> str:
+        """The kbs URI of one of this run's resources."""
+        return f"kbs:///{self.repository}/{path}"
 
     def image_key_file(self) -> Path:
         """Where the image key lies until the broker has it."""
@@ -69,7 +74,16 @@ def image(stage: Stage) -> None:
         root.mkdir()
         service.build_root(root, stage.story.say)
         casemate("image", "build", "--root", root, "--expose", str(service.PORT), plain)
-    casemate("image", "encrypt", plain, stage.layout, "--key", IMAGE_KEY, "--key-file", stage.image_key_file())
+    casemate(
+        "image",
+        "encrypt",
+        plain,
+        stage.layout,
+        "--key",
+        stage.resource("image-key/1"),
+        "--key-file",
+        stage.image_key_file(),
+    )
     pushed = casemate("image", "push", stage.layout, f"{repository}:demo", "--plain-http").document
     stage.image = f"{repository}@{pushed['digest']}"
     casemate("image", "sign", stage.image, "--key", signing, "--plain-http")
@@ -87,12 +101,13 @@ def found_and_release(stage: Stage) -> None:
         registry=stage.context["registry"],
         image=stage.image,
         signer=stage.signer[1],
+        repository=stage.repository,
     )
     stage.manifest = service.write(document, stage.work / "web.yaml")
     checked = casemate("manifest", "check", stage.manifest).document
-    set_secret(stage, IMAGE_KEY, stage.image_key_file().read_bytes())
+    set_secret(stage, stage.resource("image-key/1"), stage.image_key_file().read_bytes())
     new_tls_key(stage)
-    set_secret(stage, "kbs:///web/page/line", b"the first secret")
+    set_secret(stage, stage.resource("page/line"), b"the first secret")
     casemate("release", "add", stage.app, stage.manifest)
     stage.story.say(f"app {stage.app[:23]}…, release {checked['digest'][:23]}… active, 3 secrets stored")
 
@@ -100,7 +115,7 @@ def found_and_release(stage: Stage) -> None:
 def new_tls_key(stage: Stage) -> None:
     """Make a TLS key for the service and give it to the broker."""
     stage.certificate, combined = service.tls_pair()
-    set_secret(stage, "kbs:///web/tls/server", combined)
+    set_secret(stage, stage.resource("tls/server"), combined)
 
 
 def set_secret(stage: Stage, resource: str, value: bytes, app: str = "") -> None:
@@ -158,7 +173,7 @@ def restart_and_update(stage: Stage) -> None:
     if note != b"written before the restart":
         raise Failed(f"the volume lost its content: {note[:100]!r}")
     stage.story.say("after a restart the volume still says: written before the restart")
-    set_secret(stage, "kbs:///web/page/line", b"the second secret")
+    set_secret(stage, stage.resource("page/line"), b"the second secret")
     old = stage.certificate
     new_tls_key(stage)
     wait_for(lambda: b"the second secret" in get(stage, "/", check=False) or None, "the new secret in the page")
