@@ -119,7 +119,8 @@ def test_a_head_beyond_its_bound_and_one_below(service):
         b"GET / HTTP/9.9\r\nConnection: close\r\n\r\n",
         b"\x16\x03\x01\x00\x00",
         b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /kbs/v0/resource/a/b/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"GET /kbs/v0/resource/a/b/%ff%fe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",

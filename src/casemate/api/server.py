@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import ssl
 import sys
 from datetime import UTC, datetime
@@ -25,7 +26,15 @@ _LOG = logging.getLogger("casemate.api")
 
 def serve(broker: Broker, *, ready: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`. `ready` is a file descriptor told when up."""
-    server(broker, ready=ready).run()
+    running = server(broker, ready=ready)
+
+    def stop(*_: object) -> None:
+        running.should_exit = True
+
+    # uvicorn raises the signal again when it is done, for whoever handled it before: that is us, and the end is 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    running.run()
     broker.close()
 
 

@@ -8,7 +8,9 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -32,15 +34,15 @@ class Store:
     """A migrated database. `read` and `write` give a connection inside a transaction to the functions beside this."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
-        self.sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.RLock()
+        shown = "(not a database URL)"
         try:
+            self.url = make_url(url)
+            shown = self.url.render_as_string(hide_password=True)
+            self.sqlite = self.url.get_backend_name() == "sqlite"
             self._engine = create_engine(self.url, hide_parameters=True, **self._options())
         except (ImportError, exc.ArgumentError) as error:
-            raise Unusable(
-                f"the store {self.url.render_as_string(hide_password=True)} cannot be used: {error}"
-            ) from error
+            raise Unusable(f"the store {shown} cannot be used: {type(error).__name__}") from error
         if self.sqlite:
             event.listen(self._engine, "connect", _prepare)
             event.listen(self._engine, "begin", _begin)
@@ -109,8 +111,23 @@ class Store:
 
 def _prepare(connection: Any, _: object) -> None:
     connection.isolation_level = None  # we begin transactions ourselves: Python's sqlite3 begins too late
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    _to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _to_wal(connection: Any) -> None:
+    """Switch to WAL; SQLite does not wait when another process does the same at this moment."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

@@ -38,8 +38,13 @@ class Volume(NamedTuple):
 
 def owner(tx: Connection, path: str) -> Owned | None:
     """Who owns `path` (``repo/type/tag``), or None when nobody ever stored anything there."""
+    return _owner(tx, path, lock=False)
+
+
+def _owner(tx: Connection, path: str, *, lock: bool) -> Owned | None:
     c = t.resources.c
-    row = tx.execute(select(c.app_id, c.newest, c.deleted).where(c.path == path)).one_or_none()
+    query = select(c.app_id, c.newest, c.deleted).where(c.path == path)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else Owned(row.app_id, row.newest, row.deleted)
 
 
@@ -54,8 +59,11 @@ def newest(tx: Connection, path: str) -> Version | None:
 
 
 def claim(tx: Connection, app_id: str, path: str) -> Owned:
-    """Give an unowned path to `app_id`; returns the owner, which may be another app, before the new version."""
-    found = owner(tx, path)
+    """Give an unowned path to `app_id`; returns the owner, which may be another app, before the new version.
+
+    The path stays locked until the transaction ends, so that writers of one path number their versions in turn.
+    """
+    found = _owner(tx, path, lock=True)
     if found is None:
         tx.execute(insert(t.resources).values(path=path, app_id=app_id, newest=0, deleted=True))
         return Owned(app_id, 0, deleted=True)

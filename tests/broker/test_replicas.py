@@ -1,0 +1,62 @@
+"""Two brokers on one store: any of them answers any step, a nonce is spent once for all."""
+
+import pytest
+
+from casemate.broker.assemble import assemble
+from casemate.drivers import keyfiles
+from casemate.errors import Unusable
+from casemate.testing import broker as brokers
+from casemate.testing import postgres
+from casemate.testing.broker import Guest, rules
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'shared.db'}"
+        return
+    try:
+        with postgres.server() as url:
+            yield url
+    except Unusable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def pair(tmp_path, store_url):
+    one = brokers.start(tmp_path / "one", store=store_url)
+    two_folder = tmp_path / "two"
+    for name in ("master.key", "tls.key", "tls.crt", "admin.pub", "admin.key"):  # replicas share their keys
+        keyfiles.write(two_folder / name, (tmp_path / "one" / name).read_bytes())
+    two = brokers.start(two_folder, store=store_url)
+    one.trust()
+    two.vendor = one.vendor
+    yield one, two
+    one.stop()
+    two.stop()
+
+
+def test_any_replica_answers_any_step(pair):
+    one, two = pair
+    assert one.pin == two.pin
+    app = one.found()
+    two.admin.put_resource(app.app_id, f"kbs:///{app.path}", b"shared")
+    guest = Guest(one, app.manifest)
+    guest.auth()
+    cookie, body = guest.cookie, guest.body()
+    guest.service = two
+    assert guest.attest(body, cookie).status == 200
+    guest.service = one
+    assert guest.open(guest.get(app.path)) == b"shared"
+    again = guest.attest(body, cookie)
+    assert (again.status, rules(again)) == (401, ["session.replay"])
+    two.admin.revoke_release(app.app_id, app.digest)
+    assert rules(guest.get(app.path)) == ["release.active"]
+
+
+def test_a_store_under_another_master_key_is_refused(pair, tmp_path, store_url):
+    from casemate.broker import prepare
+
+    stranger = prepare.prepare(tmp_path / "three", tmp_path / "three.key", store=store_url, port=1)
+    with pytest.raises(Unusable, match="another master key"):
+        assemble(stranger)

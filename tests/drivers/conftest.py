@@ -1,0 +1,16 @@
+"""What the drivers' tests share."""
+
+import pytest
+
+from casemate.errors import Unusable
+from casemate.testing import postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """A real PostgreSQL server; skips with the reason where there can't be one."""
+    try:
+        with postgres.server() as url:
+            yield url
+    except Unusable as reason:
+        pytest.skip(str(reason))
