@@ -321,6 +321,17 @@ def test_duplicate_folder_is_fine(place):
     assert stat.S_IMODE((place / "d").stat().st_mode) == 0o700
 
 
+def test_folder_told_again_while_it_is_in_use(place):
+    """A descriptor of a folder is used on after its entry came late, and never after the folder was replaced."""
+    unpack(
+        place,
+        tars.tar(tars.file(b"a/b/1"), tars.folder(b"a/b"), tars.file(b"a/b/2"), tars.folder(b"a"), tars.file(b"a/3")),
+        tars.tar(tars.file(b"a/b/4"), tars.folder(b"a"), tars.file(b"a/b/5")),
+        tars.tar(tars.file(b".wh.a"), tars.file(b"a/b/6")),
+    )
+    assert names(place) == ["a", "a/b", "a/b/6"]
+
+
 def test_file_as_parent(place):
     assert rule(place, tars.tar(tars.file(b"f", b"1"), tars.file(b"f/x", b"2"))) == "image.layer.parent"
 

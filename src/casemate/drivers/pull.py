@@ -14,8 +14,6 @@ layer is ever whole in the process's memory.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -199,7 +197,7 @@ class _Job:
     def _temporary(self) -> Iterator[BinaryIO]:
         """A file without a name in `target`; its space is free again when it is closed."""
         try:
-            with tempfile.TemporaryFile(dir=self._target) as file:
+            with os.fdopen(_nameless(self._target), "w+b") as file:
                 yield file
         except OSError as error:
             raise Unusable(
@@ -226,17 +224,39 @@ def _staging(target: Path) -> Iterator[Path]:
     """A private folder in `target`, removed unless it was moved away."""
     if (target / "rootfs").exists():
         raise Unusable(f"{target}/rootfs exists already")
+    hidden = target / f".pull-{os.urandom(8).hex()}"
+    staging = hidden / "rootfs"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".pull-", dir=target))  # mode 0700
-        staging = hidden / "rootfs"
+        hidden.mkdir(mode=0o700)
         staging.mkdir(mode=0o755)
     except OSError as error:
         raise Unusable(f"{target}: {os.strerror(error.errno or 0)}") from error
     try:
         yield staging
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        _remove(hidden)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a staging folder: empty when all went well, and then without the import."""
+    try:
+        folder.rmdir()
+    except OSError:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nameless(folder: Path) -> int:
+    """A file without a name in `folder`, read and write (tempfile's imports are too slow for an emulated guest)."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # a filesystem without O_TMPFILE
+        name = folder / f".layer-{os.urandom(8).hex()}"
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        name.unlink()
+        return fd
 
 
 def _once(keys: Keys) -> Keys:

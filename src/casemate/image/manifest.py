@@ -5,7 +5,7 @@ Spec: OCI image-spec 1.1 (manifest.md, image-index.md, config.md, descriptor.md)
 
 from __future__ import annotations
 
-import platform as _platform
+import os as _os
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -156,7 +156,7 @@ def choose(index: Index, *, architecture: str = "", os: str = "linux") -> Descri
 
 def go_architecture() -> str:
     """This machine's architecture in Go's names, which OCI uses."""
-    machine = _platform.machine()
+    machine = _os.uname().machine
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 

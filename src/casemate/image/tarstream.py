@@ -83,7 +83,7 @@ class Reader:
                 return self._entry(block, kind, size, extra)
 
     def _entry(self, block: bytes, kind: bytes, size: int, extra: dict[bytes, bytes]) -> Entry:
-        if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in extra):
+        if kind == b"S" or (extra and any(key.startswith(b"GNU.sparse.") for key in extra)):
             raise Malformed("tar: a sparse file", hint="store the layer without sparse files")
         entry = Entry(
             name=extra.get(b"path") or _ustar_name(block),
@@ -180,17 +180,15 @@ def _ustar_name(block: bytes) -> bytes:
 
 def _number(raw: bytes, name: str, most: int) -> int:
     """An octal field, or GNU's base-256 form; empty is 0, negative is 0 for times and an error elsewhere."""
-    if raw[0] & 0x80:
-        value = int.from_bytes(raw, "big", signed=True) if raw[0] == 0xFF else int.from_bytes(raw[1:], "big")
-        if raw[0] == 0xFF and name == "mtime":
-            value = 0
-        if raw[0] not in (0x80, 0xFF):
-            value = -1
-    else:
+    if raw[0] < 0x80:
         text = raw.strip(b" \0")
-        if not all(0x30 <= digit <= 0x37 for digit in text):
+        if text.translate(None, b"01234567"):
             raise Malformed(f"tar: {name} is not an octal number")
         value = int(text, 8) if text else 0
+    elif raw[0] == 0x80:
+        value = int.from_bytes(raw[1:], "big")
+    else:
+        value = 0 if raw[0] == 0xFF and name == "mtime" else -1
     if not 0 <= value <= most:
         raise Malformed(f"tar: {name} is out of bounds")
     return value

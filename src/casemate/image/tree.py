@@ -48,7 +48,7 @@ class Tree:
         self.made: dict[bytes, set[bytes]] | None = None
         self._open: dict[bytes, Dir] = {}
         self._asked: dict[tuple[bytes, bool], Dir] = {}
-        self._stale = False
+        self._dead: list[Dir] = []  # removed, and closed only by `settle`: a number must not be reused while in use
 
     def __enter__(self) -> Tree:
         return self
@@ -63,9 +63,11 @@ class Tree:
         self.made = None if lowest else {}
 
     def settle(self) -> None:
-        """Between two entries: forget what a removal made untrue, and do not keep too many descriptors."""
-        if self._stale or len(self._open) > _KEPT_OPEN:
+        """Between two entries, when no `Dir` is in use: close what was removed, and keep not too many open."""
+        if len(self._open) > _KEPT_OPEN:
             self._forget()
+        elif self._dead:
+            self._bury()
 
     def mark(self, here: Dir, name: bytes) -> None:
         """Note that the layer at hand brought `name`."""
@@ -87,7 +89,7 @@ class Tree:
 
     def child(self, here: Dir, name: bytes) -> Dir:
         """The directory `name`, which was just made or seen."""
-        found = self._enter(here, name, create=False)
+        found = self._open.get(here.below(name)) or self._enter(here, name, create=False)
         if not isinstance(found, Dir):
             raise refuse("image.layer.parent", "a directory", "another kind of file", here.below(name))
         return found
@@ -103,7 +105,10 @@ class Tree:
             os.rmdir(name, dir_fd=here.fd)
         else:
             os.unlink(name, dir_fd=here.fd)
-        self._stale = True
+        self._asked.clear()
+        gone = here.below(name)
+        for path in [path for path in self._open if path == gone or path.startswith(gone + b"/")]:
+            self._dead.append(self._open.pop(path))
 
     def clear(self, here: Dir) -> None:
         """Empty a directory of all that the layer at hand did not bring, at every level (an opaque whiteout)."""
@@ -118,11 +123,15 @@ class Tree:
                     os.close(inner.fd)
 
     def _forget(self) -> None:
-        for directory in self._open.values():
-            os.close(directory.fd)
+        self._dead.extend(self._open.values())
         self._open.clear()
         self._asked.clear()
-        self._stale = False
+        self._bury()
+
+    def _bury(self) -> None:
+        for directory in self._dead:
+            os.close(directory.fd)
+        self._dead.clear()
 
     def _descend(self, path: bytes, *, create: bool) -> Dir | None:
         here, links = self.root, 0
@@ -165,9 +174,6 @@ class Tree:
                 raise
             return _link_target(here, name)
         found = Dir(fd, here.below(name), here)
-        before = self._open.get(found.path)
-        if before is not None:
-            os.close(before.fd)
         self._open[found.path] = found
         return found
 

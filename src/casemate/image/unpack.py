@@ -230,14 +230,14 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     """(folder, last part) of an entry's name, without ``.`` parts; what leads out is refused."""
     if name.startswith(b"/"):
         raise refuse("image.layer.path", "a relative name", "an absolute one", name)
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    parts = [part for part in name.split(b"/") if part and part != b"."]
     if b".." in parts:
         raise refuse("image.layer.path", "a name without ..", "a way out", name)
-    if any(len(part) > 255 for part in parts):
-        raise refuse("image.layer.path", "names of at most 255 bytes", "a longer one", name)
     if not parts:
         return b"", b""
-    if any(part.startswith(WHITEOUT) for part in parts[:-1]):
+    if len(max(parts, key=len)) > 255:
+        raise refuse("image.layer.path", "names of at most 255 bytes", "a longer one", name)
+    if WHITEOUT in name and any(part.startswith(WHITEOUT) for part in parts[:-1]):
         raise refuse("image.layer.whiteout", "whiteouts without content", "a folder that is one", name)
     return b"/".join(parts[:-1]), parts[-1]
 
