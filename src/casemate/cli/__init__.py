@@ -24,7 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "app": ("casemate.cli.app:app", "Found apps and list them."),
     "decisions": ("casemate.cli.decisions:decisions", "Show what the broker decided, and why."),
     "down": ("casemate.cli.down:down", "Stop the local broker and registry."),
-    "exec": ("casemate.cli.exec:exec_", "Run a program in a container, where the manifest grants it."),
     "guest": ("casemate.cli.guest:guest", "Build and measure the guest image."),
     "image": ("casemate.cli.image:image", "Build, encrypt, sign, push, inspect and pull images."),
     "init": ("casemate.cli.init:init", "Make a broker's keys and store in an empty folder."),
