@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -154,6 +155,7 @@ def test_sign_what_is_pushed(desk):
 def test_errors_are_sentences(desk, arguments, says):
     made()
     assert says in run("image", *arguments, code=1 if says.startswith("refused") else 2)
+    assert not (desk / "out").exists(), "a failed build leaves a folder that blocks the next one"
 
 
 def key_provider_config(desk):
@@ -291,3 +293,16 @@ def test_sign_beside_cosign(desk, tools):
             tools("cosign", "verify", "--insecure-ignore-tlog=true", "--allow-http-registry", "--key", key,
                   f"{where}@{digest}")  # fmt: skip
             run("image", "pull", f"{where}@{digest}", f"out-{key}", "--plain-http", "--signer", key)
+
+
+def test_interrupted_build_leaves_nothing(desk):
+    """Ctrl-C in the middle of a layer: exit code 130, one word, no folder."""
+    os.mkfifo(desk / "endless.tar")
+    command = [sys.executable, "-m", "casemate", "image", "build", "--tar", "endless.tar", "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        with (desk / "endless.tar").open("wb"):  # opened once the build reads it
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+        assert process.stderr.read().endswith(b"interrupted\n")
+    assert process.returncode == 130
+    assert not (desk / "out").exists()

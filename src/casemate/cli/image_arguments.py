@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +51,32 @@ def open_layout(name: str) -> tuple[Layout, Descriptor, str]:
     layout = Layout.open(folder)
     image = layout.image(wanted)
     return layout, image, image.annotation(REF_NAME) or "latest"
+
+
+@contextmanager
+def new_layout(folder: Path) -> Iterator[Layout]:
+    """A new layout; removed again if what is made in it fails or is interrupted."""
+    from casemate.image.layout import Layout
+
+    made = Layout.create(folder)
+    try:
+        yield made
+    except BaseException:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def counted(chunks: Iterable[bytes], what: str) -> Iterator[bytes]:
+    """Pass on `chunks`, with a line on stderr for every 64 MiB."""
+    done = told_at = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        if done - told_at >= 64 << 20:
+            told_at = done
+            output.note(f"{what}: {size(done)}")
 
 
 def is_layout(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +44,16 @@ _PATH = click.Path(path_type=Path, exists=True)
 def build(out: Path, as_json: bool, **given: Any) -> None:
     """Make an image in the new folder OUT (OCI layout). The same input gives the same digest."""
     from casemate.image import build as make
-    from casemate.image.layout import Layout
 
-    layout = Layout.create(out)
-    layers, process = _base(layout, given["base"])
-    for path in [path for path in (given["root"], given["tar"], *given["extra"]) if path]:
-        output.note(f"layer {len(layers) + 1}: {path}")
-        layers.append(make.add_layer(layout, _tar(path, given), compression=given["compression"]))
-    if not layers:
-        raise Unusable("an image needs a layer", hint="give --root, --tar, --layout or --layer")
-    image = make.add_image(layout, layers, _process(process, given), name=given["name"], epoch=given["epoch"])
+    with shared.new_layout(out) as layout:
+        layers, process = _base(layout, given["base"])
+        for path in [path for path in (given["root"], given["tar"], *given["extra"]) if path]:
+            output.note(f"layer {len(layers) + 1}: {path}")
+            tar = shared.counted(_tar(path, given), f"layer {len(layers) + 1}")
+            layers.append(make.add_layer(layout, tar, compression=given["compression"]))
+        if not layers:
+            raise Unusable("an image needs a layer", hint="give --root, --tar, --layout or --layer")
+        image = make.add_image(layout, layers, _process(process, given), name=given["name"], epoch=given["epoch"])
     facts = {"layout": str(out), "name": given["name"], "digest": image.digest, "layers": len(layers)}
     output.emit(facts, as_json=as_json)
 
@@ -77,16 +78,17 @@ def encrypt(
 
     keys = [(uri, shared.key_file(key_file)), *(shared.key_pair(text) for text in also)]
     layout, image, name = shared.open_layout(source)
-    if out is not None:
-        layout, image = _copied(layout, image, out, name)
     total = len(layout.manifest(image).layers)
 
     def tell(number: int, layer: oci.Descriptor) -> None:
         output.note(f"encrypting layer {number + 1} of {total} ({shared.size(layer.size)})")
 
-    sealed = make.encrypt(layout, image, keys, name=name, version=packet, progress=tell)
+    with nullcontext(layout) if out is None else shared.new_layout(out) as made:
+        if out is not None:
+            image = _copied(layout, image, made, name)
+        sealed = make.encrypt(made, image, keys, name=name, version=packet, progress=tell)
     output.emit(
-        {"layout": str(layout.path), "name": name, "digest": sealed.digest, "keys": [key for key, _ in keys]},
+        {"layout": str(made.path), "name": name, "digest": sealed.digest, "keys": [key for key, _ in keys]},
         as_json=as_json,
     )
 
@@ -103,16 +105,14 @@ def _base(layout: Layout, base: str | None) -> tuple[list[Layer], oci.Process]:
     return make.copy_layers(source, manifest, layout), source.config(manifest).process
 
 
-def _copied(source: Layout, image: oci.Descriptor, out: Path, name: str) -> tuple[Layout, oci.Descriptor]:
-    """The image in a new layout at `out`."""
+def _copied(source: Layout, image: oci.Descriptor, made: Layout, name: str) -> oci.Descriptor:
+    """The image, copied into the new layout `made`."""
     from casemate.image import manifest as oci
-    from casemate.image.layout import Layout
 
-    made = Layout.create(out)
     manifest = source.manifest(image)
     for descriptor in (manifest.config, *manifest.layers):
         made.add(source.chunks(descriptor))
-    return made, made.put(oci.encode(manifest), name)
+    return made.put(oci.encode(manifest), name)
 
 
 def _tar(path: Path, given: dict[str, Any]) -> Iterator[bytes]:

@@ -77,11 +77,14 @@ class Registry:
     def manifest(self, repository: str, target: str) -> Fetched:
         """The manifest at a tag or digest. A digest is compared (rule ``image.manifest.digest``)."""
         path = f"/v2/{repository}/manifests/{target}"
-        answer = http.retrying(
-            lambda: self._whole("GET", path, repository, {"Accept": ", ".join(oci.ACCEPTED)}, limit=oci.MAX_MANIFEST),
-            sleep=self._sleep,
-        )
-        self._demand(answer.status, (200,), f"manifest {repository}:{target}")
+
+        def ask() -> http.Response:
+            headers = {"Accept": ", ".join(oci.ACCEPTED)}
+            answer = self._whole("GET", path, repository, headers, limit=oci.MAX_MANIFEST)
+            self._demand(answer.status, (200,), f"manifest {repository}:{target}")
+            return answer
+
+        answer = http.retrying(ask, attempts=ATTEMPTS, sleep=self._sleep)
         found = pins.digest(answer.body)
         if pins.is_digest(target) and not hmac.compare_digest(found, target):
             raise Refused.because(
@@ -156,8 +159,9 @@ class Registry:
     # -- writing
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        """Whether the repository holds a blob."""
-        return self._whole("HEAD", f"/v2/{repository}/blobs/{digest}", repository, {}, push=True).status == 200
+        """Whether the repository holds a blob. A redirect to its store says yes, too."""
+        status = self._whole("HEAD", f"/v2/{repository}/blobs/{digest}", repository, {}, push=True).status
+        return status == 200 or status in _REDIRECTS
 
     def put_blob(self, repository: str, digest: str, size: int, chunks: Iterable[bytes]) -> bool:
         """Upload a blob unless it is there (then False). Pieces of `PIECE` bytes; one piece goes in a single PUT."""
