@@ -169,7 +169,23 @@ def test_decisions_are_bounded_and_can_be_of_one_app(service, key):
         got = service.call("GET", f"/casemate/v0/admin/decisions?limit={limit}", **header)
         assert got.status == 400
     assert len(service.admin.decisions(2)) <= 2
-    assert service.admin.decisions(5, "sha256:" + "0" * 64) == []
+    assert service.admin.decisions(5, service.found().app_id) == []
+
+
+@pytest.mark.parametrize("odd", ["%00", "%ff", "sha256:" + "0" * 63, "..", "%f0%9f%98%80", "a" * 3000])
+def test_odd_ids_are_not_there(service, key, odd):
+    header = {"Authorization": f"Bearer {token(key)}"}
+    real = service.found().app_id
+    base = "/casemate/v0/admin/apps"
+    for method, path in (
+        ("GET", f"{base}/{odd}/resources"),
+        ("POST", f"{base}/{odd}/releases"),
+        ("POST", f"{base}/{real}/releases/{odd}/revoke"),
+        ("GET", f"/casemate/v0/apps/{odd}"),
+        ("GET", f"/casemate/v0/admin/decisions?app={odd}"),
+        ("POST", f"/kbs/v0/resource/a/b/c?app={odd}"),
+    ):
+        assert service.call(method, path, **header).status == 404, path
 
 
 def test_the_client_says_clearly_that_nobody_answers(service, tmp_path):

@@ -137,6 +137,13 @@ def test_malformed_openings(service, body):
     assert guest.call("POST", "/casemate/v0/volumes/data/open", body).status == 400
 
 
+@pytest.mark.parametrize("name", ["%00", "%ff", "Data", "-a", "a" * 64])
+def test_names_that_are_no_labels(service, name):
+    _, guest = attested(service)
+    assert guest.call("POST", f"/casemate/v0/volumes/{name}/open", {"size": SIZE}).status == 400
+    assert initialise(guest, "x", name=name).status == 400
+
+
 def test_a_record_that_is_too_long(service):
     _, guest = attested(service)
     grant = opened(guest)["format_grant"]

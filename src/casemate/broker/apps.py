@@ -39,16 +39,16 @@ def found(broker: Broker, tenant: str, name: str, platforms: tuple[str, ...]) ->
 
 def allow(broker: Broker, app_id: str, platforms: tuple[str, ...]) -> AppStatement:
     """Set the platform classes that an app allows."""
+    statement(broker, app_id)
     with broker.store.write() as tx:
-        if not registry.allow(tx, app_id, _classes(platforms)):
-            raise _no_app(app_id)
+        registry.allow(tx, app_id, _classes(platforms))
     return statement(broker, app_id)
 
 
 def statement(broker: Broker, app_id: str) -> AppStatement:
     """What this broker says of an app."""
     with broker.store.read() as tx:
-        known = registry.statement(tx, app_id)
+        known = registry.statement(tx, app_id) if pins.is_digest(app_id) else None
     if known is None:
         raise _no_app(app_id)
     return known
@@ -63,6 +63,7 @@ def listing(broker: Broker) -> list[AppStatement]:
 
 def resources(broker: Broker, app_id: str) -> list[dict[str, Any]]:
     """An app's resources and their newest versions; never their content."""
+    statement(broker, app_id)
     with broker.store.read() as tx:
         return [{"resource": f"kbs:///{path}", "version": newest} for path, newest in vaulted.listing(tx, app_id)]
 
@@ -85,8 +86,9 @@ def add_release(broker: Broker, app_id: str, document: bytes) -> str:
 
 def revoke_release(broker: Broker, app_id: str, digest: str) -> None:
     """Revoke a release: from now on it gets nothing."""
+    statement(broker, app_id)
     with broker.store.write() as tx:
-        if not registry.revoke_release(tx, app_id, digest, broker.clock()):
+        if not pins.is_digest(digest) or not registry.revoke_release(tx, app_id, digest, broker.clock()):
             raise Missing(f"app {app_id[:80]} has no release {digest[:80]}", hint="casemate release list")
 
 
@@ -122,6 +124,8 @@ def references(broker: Broker) -> tuple[ReferenceValues, ...]:
 
 def decisions(broker: Broker, limit: int, app_id: str | None = None) -> list[dict[str, Any]]:
     """The newest decisions, newest first."""
+    if app_id is not None:
+        statement(broker, app_id)
     with broker.store.read() as tx:
         return record.decisions(tx, limit, app_id)
 

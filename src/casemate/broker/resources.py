@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from casemate.broker.refusals import Conflicting, Missing
 from casemate.broker.sessions import Session
-from casemate.crypto import jwe
+from casemate.crypto import jwe, pins
 from casemate.drivers.store import registry, vaulted
 from casemate.errors import Finding, Malformed, Refused
 from casemate.policy import appraise
@@ -108,7 +108,7 @@ def put(broker: Broker, app_id: str, path: str, value: bytes) -> int:
     """Store the next version for the app that owns, or from now on owns, the path; returns the version."""
 
     def act(tx: Connection) -> int:
-        if registry.statement(tx, app_id) is None:
+        if not pins.is_digest(app_id) or registry.statement(tx, app_id) is None:
             raise Missing(f"no app {app_id[:80]}", hint="casemate app list")
         return put_in(tx, broker, app_id, path, value)
 

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from casemate.broker import journal, resources
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 KEY_SIZE = 32
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MAX_RECORD = 64 << 10
 MAX_SIZE = 1 << 50
 
 
 def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, str]:
     """The key of a volume with `size` bytes of disk, its record, and a grant to format it if it is new; as a JWE."""
+    _demand_name(name)
     if not 0 < size <= MAX_SIZE:
         raise Malformed("volume: `size` is the disk's size in bytes")
 
@@ -47,7 +50,7 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, s
 
     answer = broker.store.written(act)
     findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True),)
-    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name[:64]}")
+    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
     if isinstance(answer, tuple):
         resources.refuse(answer)
     return jwe.seal(json.dumps(answer).encode(), session.tee_pubkey)
@@ -55,6 +58,7 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, s
 
 def initialised(broker: Broker, session: Session, name: str, grant: str, record: dict[str, Any]) -> None:
     """The guest formatted the volume: keep its record for ever. The same words again are answered the same way."""
+    _demand_name(name)
     if len(json.dumps(record)) > MAX_RECORD:
         raise Malformed(f"volume record: at most {MAX_RECORD} bytes are allowed")
 
@@ -78,7 +82,7 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
         return (*findings, _granted(ok=True))
 
     findings = broker.store.written(act)
-    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name[:64]}")
+    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
     if not all(f.ok for f in findings):
         resources.refuse(findings)
 
@@ -127,7 +131,7 @@ def _judge(tx: Connection, session: Session, name: str) -> tuple[tuple[Finding, 
         *resources.still(session, statement, manifest),
         Finding(
             "volume.listed",
-            f"volume {name[:64]} in the manifest",
+            f"volume {name} in the manifest",
             "listed" if volume else "not listed",
             "" if volume else "only the volumes of the attested manifest can be opened",
             ok=volume is not None,
@@ -146,6 +150,11 @@ def _judge(tx: Connection, session: Session, name: str) -> tuple[tuple[Finding, 
 
 def _listed(manifest: Manifest | None, name: str) -> Volume | None:
     return next((v for v in manifest.volumes if v.name == name), None) if manifest else None
+
+
+def _demand_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise Malformed("volume: its name is a DNS label")
 
 
 def _granted(*, ok: bool) -> Finding:
