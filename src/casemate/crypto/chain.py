@@ -93,6 +93,8 @@ def load(der: bytes, name: str = "certificate") -> Certificate:
 @lru_cache(maxsize=_REMEMBERED)
 def _load(der: bytes) -> Certificate:
     cert = x509.load_der_x509_certificate(zeroserial.readable(der))
+    if not der.endswith(b"\0" + cert.signature):  # a signature is whole bytes: no unused bits, nothing behind it
+        raise ValueError("signature is not a whole number of bytes")
     extensions = cert.extensions
     extended = _extension(extensions, x509.ExtendedKeyUsage)
     unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))

@@ -18,7 +18,14 @@ def certificates(data: bytes, name: str = "PEM", *, limit: int = 64 << 10, most:
     blocks = _BLOCK.findall(data)
     if not 1 <= len(blocks) <= most:
         raise Malformed(f"{name}: {len(blocks)} certificates, 1 to {most} wanted")
+    return tuple(_decode(b"".join(block.split()), name) for block in blocks)
+
+
+def _decode(text: bytes, name: str) -> bytes:
     try:
-        return tuple(base64.b64decode(b"".join(block.split()), validate=True) for block in blocks)
+        found = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise Malformed(f"{name}: a certificate that is not base64") from error
+    if base64.b64encode(found) != text:  # stray bits at the end: two texts for one certificate
+        raise Malformed(f"{name}: a certificate that is not base64 in its one form")
+    return found

@@ -1,4 +1,4 @@
-"""The TDX room: the machine so far; README.md says what is missing.
+"""The TDX room: quotes of trust domains. README.md says what they are worth.
 
 The functions below hide the submodules of the same names on purpose: this package *is* a `casemate.tee.room.Room`.
 """
