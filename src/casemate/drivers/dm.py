@@ -19,6 +19,7 @@ from casemate.errors import Unavailable
 from casemate.volume.tables import Target
 
 CONTROL = Path("/dev/mapper/control")
+BLOCKS = Path("/sys/block")
 _HEAD = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")  # struct dm_ioctl, 312 bytes
 _SPEC = struct.Struct("=Q Q i I 16s")  # struct dm_target_spec, 40 bytes
 _DEV_CREATE, _DEV_REMOVE, _DEV_SUSPEND, _TABLE_LOAD = 3, 4, 6, 9
@@ -150,7 +151,7 @@ def flush(node: str) -> None:
 def disk(serial: str) -> str | None:
     """The node of the virtio disk with this serial number, None when there is none; two of one serial are a lie."""
     found = []
-    for entry in sorted(Path("/sys/block").glob("vd*")):
+    for entry in sorted(BLOCKS.glob("vd*")):
         try:
             told = (entry / "serial").read_text("ascii", "replace").strip()
         except OSError:
