@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import ssl
 import sys
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from casemate.api.application import MAX_HEAD, app
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 KEEP_ALIVE = 75
+_GOODBYE_SECONDS = 0.3
+_MAX_LOG, _OLD_LOGS = 16 << 20, 3
 _LOG = logging.getLogger("casemate.api")
 
 
-def serve(broker: Broker, *, ready: int | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`. `ready` is a file descriptor told when up."""
-    running = server(broker, ready=ready)
+def serve(broker: Broker) -> None:
+    """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`."""
+    running = server(broker)
 
     def stop(*_: object) -> None:
         running.should_exit = True
@@ -38,14 +41,14 @@ def serve(broker: Broker, *, ready: int | None = None) -> None:
     broker.close()
 
 
-def server(broker: Broker, *, ready: int | None = None) -> uvicorn.Server:
+def server(broker: Broker) -> uvicorn.Server:
     """A server that was not started yet."""
     settings = broker.settings
     config = uvicorn.Config(
         app(broker),
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=_Protocol,
         ws="none",
         loop="asyncio",
         h11_max_incomplete_event_size=MAX_HEAD,
@@ -60,20 +63,17 @@ def server(broker: Broker, *, ready: int | None = None) -> uvicorn.Server:
         access_log=False,
         log_config=None,
     )
-    return _Server(config, ready)
+    return uvicorn.Server(config)
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: int | None) -> None:
-        super().__init__(config)
-        self._ready = ready
+class _Protocol(H11Protocol):
+    """h11, but a peer that keeps an idle TLS connection open does not hold up the end of the server."""
 
-    async def startup(self, sockets: Any = None) -> None:
-        """Tell whoever waits that the port answers."""
-        await super().startup(sockets)
-        if self.started and self._ready is not None:
-            os.write(self._ready, b"ready")
-            os.close(self._ready)
+    def shutdown(self) -> None:
+        """Close when idle; asyncio would wait half a minute for the peer to say goodbye."""
+        super().shutdown()
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
 
 def _tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
@@ -83,8 +83,10 @@ def _tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
 
 
 def log_to(path: Path | None) -> None:
-    """Structured logs, one JSON object a line, to a file or to stderr."""
-    handler: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
+    """Structured logs, one JSON object a line, to a file (the newest 64 MiB are kept) or to stderr."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path:
+        handler = RotatingFileHandler(path, maxBytes=_MAX_LOG, backupCount=_OLD_LOGS)
     handler.setFormatter(_Json())
     root = logging.getLogger()
     root.handlers[:] = [handler]

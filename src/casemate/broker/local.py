@@ -32,7 +32,7 @@ def start(home: Path) -> Local:
     names = ("localhost", "127.0.0.1", GUEST_HOST)
     settings = prepare.prepare(folder, admin_key, **port, **({"names": names} if port else {}))
     url, pin = f"https://127.0.0.1:{settings.port}", prepare.pin(folder)
-    argv = [sys.executable, "-m", "casemate", "serve", "--home", str(folder)]
+    argv = [sys.executable, "-m", "casemate", "serve", "--home", str(folder), "--log", str(folder / "broker.log")]
     running = daemons.ensure(folder, argv, lambda: answers(url, pin), name="broker")
     return Local(url, f"https://{GUEST_HOST}:{settings.port}", pin, running.pid, admin_key)
 

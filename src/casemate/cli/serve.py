@@ -25,8 +25,11 @@ def serve(folder: Path | None, log: Path | None, check: bool, as_json: bool) -> 
     if check:
         output.emit(settings.as_document(chosen), as_json=as_json)
         return
+    import os
+
     from casemate.api import server
     from casemate.broker.assemble import assemble
 
+    os.umask(0o077)  # the store and the log are nobody else's
     server.log_to(log)
     server.serve(assemble(chosen))
