@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from casemate.boot import authenticode
 from casemate.schema.launch import Launch
 
-__all__ = ["direct_boot", "replay"]
+__all__ = ["direct_boot", "from_digests", "replay"]
 
 _ACTION = b"Calling EFI Application from Boot Option"
 _SEPARATOR = bytes(4)
@@ -21,12 +21,19 @@ _SEPARATOR = bytes(4)
 
 def direct_boot(launch: Launch) -> dict[str, str]:
     """`pcr4`, `pcr9` and, with initdata, `pcr8`, as lower-case hex. A kernel that is no PE is `Malformed`."""
+    return from_digests(
+        authenticode.sha256(launch.kernel), _digest(launch.initrd), launch.command_line, launch.initdata_digest
+    )
+
+
+def from_digests(kernel: bytes, initrd: bytes, command_line: str, initdata: bytes | None) -> dict[str, str]:
+    """The same from digests (32 bytes each): the kernel's Authenticode, the initrd's and the initdata's SHA-256."""
     values = {
-        "pcr4": replay([authenticode.sha256(launch.kernel), _digest(_ACTION), _digest(_SEPARATOR)]),
-        "pcr9": replay([_digest(_load_options(launch.command_line)), _digest(launch.initrd)]),
+        "pcr4": replay([kernel, _digest(_ACTION), _digest(_SEPARATOR)]),
+        "pcr9": replay([_digest(_load_options(command_line)), initrd]),
     }
-    if launch.initdata_digest is not None:
-        values["pcr8"] = replay([launch.initdata_digest])
+    if initdata is not None:
+        values["pcr8"] = replay([initdata])
     return {name: value.hex() for name, value in values.items()}
 
 

@@ -35,10 +35,10 @@ def tree(data: bytes | memoryview, salt: bytes) -> Tree:
         raise Malformed(f"verity salt is {len(salt)} bytes, at most 256 are possible")
     levels: list[bytes] = []
     below: bytes | memoryview = data
-    while len(below) > BLOCK or not levels:
+    while len(below) > BLOCK:
         below = _level(below, salt)
         levels.append(below)
-    return Tree(root=hashlib.sha256(salt + levels[-1]).digest(), levels=b"".join(reversed(levels)))
+    return Tree(root=hashlib.sha256(salt + below).digest(), levels=b"".join(reversed(levels)))
 
 
 def _level(data: bytes | memoryview, salt: bytes) -> bytes:
