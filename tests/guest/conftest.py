@@ -1,4 +1,4 @@
-"""The agent as an ordinary process: a real broker on loopback, a fake TPM's evidence, processes instead of containers."""
+"""The agent as an ordinary process: a real broker on loopback, a fake TPM's evidence, processes for containers."""
 
 import os
 import subprocess

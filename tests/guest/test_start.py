@@ -62,12 +62,12 @@ def test_a_secret_file_is_private_and_an_update_is_atomic_and_signalled(machine,
     kept = settings.run / "secrets" / "web" / "0" / "it"
     assert kept.read_bytes() == b"one"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o400
-    before = os.stat(kept).st_ino
+    before = kept.stat().st_ino
     with kept.open("rb") as opened:
         machine.secret("web/b/file", b"two, and longer")
         assert until(lambda: kept.read_bytes() == b"two, and longer")
         assert opened.read() == b"one"  # who has the old file open reads the old value whole
-    assert os.stat(kept).st_ino != before
+    assert kept.stat().st_ino != before
     assert stat.S_IMODE(kept.stat().st_mode) == 0o400
     assert until(out.exists)
     assert [entry.name for entry in kept.parent.iterdir()] == ["it"]

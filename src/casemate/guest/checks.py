@@ -56,6 +56,12 @@ def memory(iomem: Path = IOMEM, meminfo: Path = MEMINFO) -> int:
     return kibibytes >> 10
 
 
+def resident_kib() -> int:
+    """The agent's own resident memory, KiB (VmRSS of proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+
+
 def console(line: str) -> None:
     """One printable line for the console; never container output, never a secret."""
     text = "".join(c if c.isprintable() else " " for c in line[:_LINE])

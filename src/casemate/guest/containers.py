@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 API_SOCKET = "/run/casemate/api.sock"
 SECRETS = "/run/casemate/secrets"
+NAMESERVER = "10.0.2.3"  # of the VM's user network; its answers are the host's, so peers are known by their keys
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CPU_PERIOD = 100_000
 _HIDDEN = (
@@ -171,8 +172,12 @@ def _defaults(container: Container) -> list[tuple[str, str, str, int, int]]:
     """The files that a program expects of a machine, unless the manifest gives its own."""
     own = {file.path for file in container.files}
     hosts = f"127.0.0.1 localhost\n::1 localhost\n127.0.0.1 {container.name}\n"
-    given = [("/etc/hosts", hosts, "0444", 0, 0), ("/etc/hostname", container.name + "\n", "0444", 0, 0)]
-    return [entry for entry in given if entry[0] not in own]
+    given = {
+        "/etc/hosts": hosts,
+        "/etc/hostname": f"{container.name}\n",
+        "/etc/resolv.conf": f"nameserver {NAMESERVER}\n",
+    }
+    return [(path, content, "0444", 0, 0) for path, content in given.items() if path not in own]
 
 
 def _bind(source: Path, destination: str, *, read_only: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casemate.errors import CasemateError, Unavailable
-from casemate.guest import secrets
+from casemate.guest import checks, secrets
 from casemate.guest.attest import Attester
 from casemate.guest.bundles import Bundles
 from casemate.guest.control import Control
@@ -95,7 +95,7 @@ class Workload:
             bundle = self._bundles.prepare(container, images[container.image], self._keeper, brokers, api)
             self.supervisor.start(Task(container, bundle))
         self._keeper.start()
-        self._control.phase("run", containers=len(self._manifest.containers))
+        self._control.phase("run", containers=len(self._manifest.containers), agent_kib=checks.resident_kib())
 
     def wait(self) -> None:
         """Until all containers ended or somebody asked to stop; `Unavailable` when one ended badly by itself."""
