@@ -20,7 +20,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,8 +43,8 @@ class Response:
     """A whole answer; header names are lower-case, repeated headers are joined by a comma."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)  # tokens and cookies do not belong in a trace
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; anything else is `Malformed`."""
