@@ -1,0 +1,73 @@
+"""The tests that are too long for `make test`, one after another; goes on where it stopped (`make soak`).
+
+What passed is remembered in build/soak.json under the commit's id and counts for that commit only. With arguments only
+tests whose name contains one of them run; --again forgets.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY = ROOT / "build" / "soak.json"
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
+
+
+def main() -> int:
+    """Run each soak test of its own; exit 1 if one failed."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    key = commit.stdout.strip() or "no commit"
+    wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
+    passed = set() if "--again" in sys.argv else remembered(key)
+    tests = [test for test in collected() if not wanted or any(word in test for word in wanted)]
+    failed = []
+    for number, test in enumerate(tests, 1):
+        if test in passed:
+            print(f"[{number}/{len(tests)}] {test}: passed before", flush=True)
+            continue
+        begun = time.monotonic()
+        done = subprocess.run([*PYTEST, test], cwd=ROOT, capture_output=True, text=True, check=False)
+        good = done.returncode == 0
+        print(
+            f"[{number}/{len(tests)}] {test}: {'passed' if good else 'FAILED'}, {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+        if good:
+            passed.add(test)
+            remember(key, passed)
+        else:
+            failed.append(test)
+            print(done.stdout[-4000:] + done.stderr[-1000:])
+    print(f"soak: {len(tests)} tests, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def collected() -> list[str]:
+    """Node ids of all soak tests."""
+    listed = subprocess.run([*PYTEST, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return [line for line in listed.splitlines() if "::" in line]
+
+
+def remembered(key: str) -> set[str]:
+    """What passed at this commit."""
+    try:
+        memory = json.loads(MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return set(memory["passed"]) if memory.get("commit") == key else set()
+
+
+def remember(key: str, passed: set[str]) -> None:
+    """Write what passed, whole or not at all."""
+    MEMORY.parent.mkdir(exist_ok=True)
+    new = MEMORY.with_suffix(".new")
+    new.write_text(json.dumps({"commit": key, "passed": sorted(passed)}, indent=1), encoding="utf-8")
+    new.rename(MEMORY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
