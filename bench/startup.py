@@ -13,6 +13,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from examples.demo.steps import Stage
 
 RUNS = int(os.environ.get("CASEMATE_BENCH_RUNS", "3"))
 
@@ -40,7 +44,7 @@ def main() -> int:
     return 0
 
 
-def one(stage: object, rows: dict[str, list[float]]) -> None:
+def one(stage: Stage, rows: dict[str, list[float]]) -> None:
     """One start, from the command to the first answer."""
     from examples.demo import steps
     from examples.demo.story import casemate

@@ -48,8 +48,10 @@ def main() -> int:
 
 def collected() -> list[str]:
     """Node ids of all soak tests."""
-    listed = subprocess.run([*PYTEST, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    return [line for line in listed.splitlines() if "::" in line]
+    listed = subprocess.run([*PYTEST, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        raise SystemExit(f"soak: the tests can't be collected\n{listed.stdout[-2000:]}{listed.stderr[-2000:]}")
+    return [line for line in listed.stdout.splitlines() if "::" in line]
 
 
 def remembered(key: str) -> set[str]:

@@ -103,7 +103,7 @@ def with_machines(stage: Stage) -> None:
     changed_path = service.write(changed, stage.work / "changed.yaml")
     shared = shared_manifest(stage, document)
     initrd = other_initrd(stage)
-    attempts = [
+    attempts: list[tuple[str, list[str], list[Any]]] = [
         ("another kernel command line", ["measurement.pcr9"], [probe, "--command-line", "casemate.debug=1"]),
         ("another initrd", ["measurement.pcr9"], [probe, "--initrd", initrd]),
         ("a changed manifest", ["release.active"], [changed_path]),

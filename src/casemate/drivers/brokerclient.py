@@ -123,9 +123,9 @@ class Admin:
         return _answer(self.url, self.pin, method, path, headers=headers, body=body)
 
 
-def info(url: str, pin: str) -> dict[str, Any]:
+def info(url: str, pin: str, *, timeout: float = _TIMEOUT) -> dict[str, Any]:
     """What the broker says of itself: version, key_pin, signing_key, anchors."""
-    return _answer(url.rstrip("/"), pin, "GET", "/casemate/v0/info")
+    return _answer(url.rstrip("/"), pin, "GET", "/casemate/v0/info", timeout=timeout)
 
 
 def app_statement(url: str, pin: str, app_id: str) -> AppStatement:
@@ -171,7 +171,7 @@ def _answer(
     url: str, pin: str, method: str, path: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> dict[str, Any]:
     try:
-        response = http.request(method, url + path, headers=headers, body=body, pin=pin, timeout=_TIMEOUT)
+        response = http.request(method, url + path, headers=headers, body=body, pin=pin, timeout=timeout)
     except Unavailable as error:
         raise Unavailable(f"the broker does not answer: {error}", hint="casemate status; casemate up") from error
     document = response.json() if response.body else {}
@@ -184,7 +184,12 @@ def _failure(status: int, document: dict[str, Any]) -> CasemateError:
     detail, hint = str(document.get("detail", f"HTTP {status}")), str(document.get("hint", ""))
     reasons = document.get("reasons")
     findings = [
-        Finding(*(str(reason.get(part, "")) for part in ("rule", "expected", "found", "hint")), ok=False)
+        Finding(
+            rule=str(reason.get("rule", "")),
+            expected=str(reason.get("expected", "")),
+            found=str(reason.get("found", "")),
+            hint=str(reason.get("hint", "")),
+        )
         for reason in (reasons if isinstance(reasons, list) else [])
         if isinstance(reason, dict)
     ]
