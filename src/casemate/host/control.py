@@ -96,8 +96,8 @@ def apply(state: State, message: dict[str, Any], at: float) -> bool:
 
 def log_line(message: dict[str, Any], containers: frozenset[str]) -> dict[str, Any] | None:
     """The record of a `log` message, or None when it is not one that may be kept."""
-    name, stream, data = message.get("container"), message.get("stream"), message.get("data")
-    if name not in containers or stream not in {"stdout", "stderr"} or not isinstance(data, str):
+    name, stream, data = _word(message, "container"), _word(message, "stream"), _word(message, "data")
+    if name not in containers or stream not in {"stdout", "stderr"} or not data:
         return None
     try:
         if len(unb64(data, "log")) > MAX_LOG_BYTES:
@@ -108,7 +108,7 @@ def log_line(message: dict[str, Any], containers: frozenset[str]) -> dict[str, A
 
 
 def _phase(state: State, message: dict[str, Any], at: float) -> bool:
-    name, since = message.get("name"), message.get("t")
+    name, since = _word(message, "name"), message.get("t")
     if name not in PHASES or len(state.phases) >= MAX_PHASES:
         return False
     if isinstance(since, bool) or not isinstance(since, int | float):
@@ -117,17 +117,17 @@ def _phase(state: State, message: dict[str, Any], at: float) -> bool:
     detail = message.get("detail")
     pairs = list(detail.items())[:16] if isinstance(detail, dict) else []
     short = {as_text(key, 64): _plain(value) for key, value in pairs}
-    state.phases.append(Phase(name=str(name), at=round(at, 3), t=round(seconds, 3), detail=short))
+    state.phases.append(Phase(name=name, at=round(at, 3), t=round(seconds, 3), detail=short))
     return True
 
 
 def _state(state: State, message: dict[str, Any]) -> bool:
-    said = message.get("state")
+    said = _word(message, "state")
     if state.state in DONE:  # the first end counts: a refusal stays one when the guest powers off
         return False
     if said not in GUEST_STATES or (state.state == "stopping" and said in {"starting", "running"}):
         return False
-    state.state = str(said)
+    state.state = said
     state.message = as_text(message.get("message", ""), MAX_TEXT)
     found = message.get("findings")
     if isinstance(found, list):
@@ -142,11 +142,11 @@ def _finding(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _container(state: State, message: dict[str, Any]) -> bool:
-    name, event, code = message.get("name"), message.get("event"), message.get("code")
+    name, event, code = _word(message, "name"), _word(message, "event"), message.get("code")
     if name not in state.containers or event not in EVENTS:
         return False
-    known = state.containers[str(name)]
-    known.event = str(event)
+    known = state.containers[name]
+    known.event = event
     known.code = code if isinstance(code, int) and not isinstance(code, bool) and abs(code) < 1 << 31 else None
     known.restarts += event == "restarting"
     return True
@@ -155,6 +155,12 @@ def _container(state: State, message: dict[str, Any]) -> bool:
 def expect(names: list[str]) -> dict[str, ContainerState]:
     """The containers of a manifest before the guest said anything of them."""
     return {name: ContainerState(event="waiting") for name in names}
+
+
+def _word(message: dict[str, Any], key: str) -> str:
+    """A string of the message; "" for anything else."""
+    value = message.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _plain(value: Any) -> str | int | float | bool | None:

@@ -92,14 +92,14 @@ class Requests:
             _answer(connection, _error(str(error), error.hint))
 
     def _serve(self, connection: socket.socket, request: dict[str, Any]) -> None:
-        owner, kind = self._owner, request.get("request")
+        owner, kind = self._owner, str(request.get("request"))
         if kind == "ping":
             _answer(connection, {"ok": True, "state": owner.state.state})
         elif kind == "stop":
             owner.ladder.begin(_number(request.get("grace"), stopping.GRACE_SECONDS))
             _answer(connection, {"ok": True, "state": owner.state.state})
         elif kind in {"signal", "exec", "logs"}:
-            self._forward(connection, str(kind), request)
+            self._forward(connection, kind, request)
         else:
             _answer(connection, _error("no such request"))
 
