@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,7 +47,15 @@ def test_up_again_changes_nothing(domain):
 def test_what_lies_in_the_home_is_private(domain):
     home, _ = domain
     assert home.stat().st_mode & 0o077 == 0
-    for name in ("admin.key", "broker/master.key", "broker/tls.key", "broker/service.log", "broker/broker.log", "broker/store.db", "context.json"):
+    for name in (
+        "admin.key",
+        "broker/master.key",
+        "broker/tls.key",
+        "broker/service.log",
+        "broker/broker.log",
+        "broker/store.db",
+        "context.json",
+    ):
         assert (home / name).stat().st_mode & 0o077 == 0, name
 
 
@@ -119,6 +128,16 @@ def test_two_ups_at_once_start_one_broker(domain):
     both = [subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in "ab"]
     told = [json.loads(one.communicate()[0]) for one in both]
     assert told[0] == told[1]
+
+
+def test_a_port_that_somebody_else_has(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run(home, "init", home / "broker", "--admin-key", home / "admin.key", "--port", taken.getsockname()[1])
+        failed = run(home, "up", code=1)
+    assert "the broker ended at once" in failed["error"]
+    assert "can't listen" in failed["error"]
 
 
 def test_without_a_domain(tmp_path):

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from casemate.api.application import MAX_HEAD, app
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
+from casemate.errors import Unusable
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -37,8 +38,13 @@ def serve(broker: Broker) -> None:
     # uvicorn raises the signal again when it is done, for whoever handled it before: that is us, and the end is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    running.run()
-    broker.close()
+    try:
+        running.run()
+    except SystemExit as ended:  # uvicorn's way to say that it could not begin
+        where = f"{broker.settings.host}:{broker.settings.port}"
+        raise Unusable(f"the broker can't listen on {where}", hint="another program has that port") from ended
+    finally:
+        broker.close()
 
 
 def server(broker: Broker) -> uvicorn.Server:

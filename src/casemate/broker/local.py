@@ -45,6 +45,6 @@ def stop(home: Path) -> bool:
 def answers(url: str, pin: str) -> bool:
     """Whether the broker with that pin answers at `url`."""
     try:
-        return brokerclient.info(url, pin).get("key_pin") == pin
+        return brokerclient.info(url, pin, timeout=2).get("key_pin") == pin
     except CasemateError:
         return False

@@ -168,7 +168,14 @@ def open_statement(compact: str, key: dict[str, Any]) -> bytes:
 
 
 def _answer(
-    url: str, pin: str, method: str, path: str, *, headers: dict[str, str] | None = None, body: bytes | None = None
+    url: str,
+    pin: str,
+    method: str,
+    path: str,
+    *,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    timeout: float = _TIMEOUT,
 ) -> dict[str, Any]:
     try:
         response = http.request(method, url + path, headers=headers, body=body, pin=pin, timeout=timeout)
