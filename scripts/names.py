@@ -28,7 +28,6 @@ HOSTS = (
 PLACES = (
     r"(?<![a-z0-9.\-_}>)])/wor[k]/",
     r"(?<![a-z0-9.\-_])/roo[t]/",
-    r"(?<![a-z0-9.\-_])/hom[e]/[a-z]",
     r"/tm[p]/casemat[e]",
 )
 PATTERN = re.compile("|".join(HOSTS + PLACES), re.IGNORECASE)
