@@ -347,7 +347,9 @@ def test_no_cookie_a_changed_one_an_old_one(service):
 def test_reading_without_a_session_and_after_its_time(service):
     app, guest = ready(service)
     path = f"/kbs/v0/resource/{app.path}"
-    assert rules(service.call("GET", path)) == ["session.absent"]
+    nothing = service.call("GET", path)
+    assert rules(nothing) == ["session.absent"]
+    assert nothing.json()["type"].endswith("/TokenNotFound")
     assert rules(service.call("GET", path, Authorization="Bearer x.y.z")) == ["session.token"]
     challenge = Guest(service)
     challenge.auth()

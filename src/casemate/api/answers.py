@@ -33,6 +33,13 @@ _BY_MEANING: tuple[tuple[type[CasemateError], int, str], ...] = (
     (Unusable, 400, "InvalidRequest"),
     (Unavailable, 503, "StorageBackendUnavailable"),
 )
+# The peers' names for what stops a caller before evidence is looked at.
+_BY_RULE = {
+    "session.absent": "TokenNotFound",
+    "session.token": "TokenVerifierError",
+    "admin.token": "AdminAuthAccess",
+    "admin.role": "AdminAuthAccess",
+}
 _LOG = logging.getLogger("casemate.api")
 
 _DRAIN_BYTES = 20 << 20
@@ -114,7 +121,8 @@ def failure(error: CasemateError) -> JSONResponse:
     """The answer that an error deserves."""
     for kind, status, name in _BY_MEANING:
         if isinstance(error, kind):
-            return _error(status, name, error)
+            rule = error.findings[0].rule if isinstance(error, Refused) and error.findings else ""
+            return _error(status, _BY_RULE.get(rule, name), error)
     return _error(500, "Internal", CasemateError("internal error"))
 
 
