@@ -14,7 +14,7 @@ from casemate.cli import workloadview
 from casemate.cli.output import emit
 from casemate.cli.output import note as say
 from casemate.errors import Unusable
-from casemate.host import guestimage, launch, workloads
+from casemate.host import author, guestimage, launch, workloads
 from casemate.host import stop as stopping
 from casemate.host.guestimage import GuestImage
 from casemate.host.launch import Options
@@ -30,12 +30,7 @@ def manifest(path: Path) -> Manifest:
         data = path.read_bytes()[: manifests.MAX_BYTES + 1]
     except OSError as error:
         raise Unusable(f"{path} can't be read ({error.strerror})") from error
-    if path.suffix == ".json":
-        return manifests.parse(data)
-    from casemate.schema import yaml_reader
-
-    loaded = yaml_reader.load(data)
-    return manifests.from_builtins(loaded.document, loaded.lines)
+    return author.read(data, json=path.suffix == ".json")
 
 
 def image(folder: Path | None) -> GuestImage:
