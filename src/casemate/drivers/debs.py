@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,17 +197,18 @@ def _intact(file: Path, package: Package) -> bool:
 def _download(packages: list[Package], folder: Path, sources: Mirrors) -> None:
     if not _HELPER.exists():
         raise Unusable("this machine has no apt", hint="build the guest image on Debian 12 or 13")
-    partial = {p.name: folder / f".{p.sha256}.{os.getpid()}" for p in packages}
+    # apt leaves files of other names behind when it fails, so it works in a folder that goes away.
+    work = Path(tempfile.mkdtemp(prefix=".fetch-", dir=folder))
+    partial = {p.name: work / p.sha256 for p in packages}
     words = [w for p in packages for w in (sources.address(p), str(partial[p.name]), f"SHA256:{p.sha256}")]
     try:
         said = subprocess.run(
-            [_HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2", "download-file", *words],
+            [_HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "download-file", *words],
             capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         bad = [p for p in packages if not _keep(partial[p.name], p, folder)]
     finally:
-        for file in partial.values():
-            file.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
     if not bad:
         return
     # One package that is gone makes apt give up the rest as well; only what is known to be absent is reported as gone.

@@ -39,15 +39,15 @@ class Boot:
         return next((x.split("casemate: ", 1)[1] for x in reversed(self.console) if "casemate: " in x), "")
 
 
-def probe_image() -> GuestImage:
-    """The guest image with the probe in the agent's place; cached by everything that it follows from."""
+def probe_image(script: Path = _PROBE) -> GuestImage:
+    """The guest image with a probe in the agent's place; cached by everything that it follows from."""
     parts = recipe.load_recipe()
     found, files = lock.obtain(parts, lambda _: None)
-    inputs = recipe.input_digest(parts, found.text.encode() + _PROBE.read_bytes())
+    inputs = recipe.input_digest(parts, found.text.encode() + script.read_bytes())
     target = paths.cache() / "guest" / f"probe-{inputs[:24]}"
     if (target / "image.json").is_file():
         return load_image(target)
-    return builder.build(parts, found, files, target, process_one=_PROBE)
+    return builder.build(parts, found, files, target, process_one=script)
 
 
 def initdata_disk(document: bytes) -> bytes:
@@ -57,14 +57,25 @@ def initdata_disk(document: bytes) -> bytes:
     return disk + bytes(-len(disk) % 512)
 
 
-def boot(image: GuestImage, initdata: bytes | None, *, memory_mib: int = 512, timeout: float = 120) -> Boot:
-    """One boot to its end (power off, or a kill after `timeout` seconds); `initdata` is the disk's content."""
+def boot(
+    image: GuestImage,
+    initdata: bytes | None,
+    *,
+    memory_mib: int = 512,
+    timeout: float = 120,
+    disks: tuple[qemu.Disk, ...] = (),
+    kill_at: str = "",
+) -> Boot:
+    """One boot to its end: power off, or a kill after `timeout` seconds, or when the console shows `kill_at`.
+
+    `initdata` is the content of its disk, `disks` are volumes.
+    """
     with tempfile.TemporaryDirectory(prefix="casemate-boot-") as name:
         folder = Path(name)
-        disks = [qemu.Disk(image.disk, "root")]
+        drives = [qemu.Disk(image.disk, "root"), *disks]
         if initdata is not None:
             (folder / "initdata").write_bytes(initdata)
-            disks.append(qemu.Disk(folder / "initdata", "initdata"))
+            drives.append(qemu.Disk(folder / "initdata", "initdata"))
         state = folder / "tpm"
         state.mkdir(mode=0o700)
         setup: list[str | Path] = [swtpm.program("swtpm_setup"), "--tpm2", "--tpmstate", state, "--pcr-banks", "sha256"]
@@ -81,16 +92,16 @@ def boot(image: GuestImage, initdata: bytes | None, *, memory_mib: int = 512, ti
                 command_line=image.command_line,
                 vcpus=1,
                 memory_mib=memory_mib,
-                disks=tuple(disks),
+                disks=tuple(drives),
                 tpm_socket="tpm.sock",
             )
-            return _run(qemu.arguments(vm, qemu.find()), folder, timeout)
+            return _run(qemu.arguments(vm, qemu.find()), folder, timeout, kill_at)
         finally:
             server.terminate()
             server.wait()
 
 
-def _run(arguments: list[str], folder: Path, timeout: float) -> Boot:
+def _run(arguments: list[str], folder: Path, timeout: float, kill_at: str) -> Boot:
     begun = time.monotonic()
     process = subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seconds, cpu = 0.0, 0.0
@@ -102,7 +113,7 @@ def _run(arguments: list[str], folder: Path, timeout: float) -> Boot:
         if not seconds and (_MARK in text or "casemate: " in text):
             seconds = time.monotonic() - begun
             cpu = _cpu_seconds(process.pid)
-        if ended:
+        if ended or (kill_at and kill_at in text):
             break
         time.sleep(0.02)
     if process.poll() is None:

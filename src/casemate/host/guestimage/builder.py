@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["build", "build_into", "ensure", "relock_all"]
 
 _FIRMWARE = "usr/share/ovmf/OVMF.fd"
 _ROOM_NEEDED = 700 << 20
+_KEPT_SECONDS = 7 * 86400
 Progress = Callable[[str], None]
 
 
@@ -30,18 +32,27 @@ def ensure(progress: Progress = lambda _: None) -> GuestImage:
     """The guest image of this source tree, from the cache or built now."""
     recipe = load_recipe()
     committed = (tools.recipe_folder() / "packages.lock").read_bytes()
-    if (_cached(recipe, committed) / "image.json").is_file():
-        return image.load(_cached(recipe, committed))
-    tools.root(progress)
-    found, files = lock.obtain(recipe, progress)
-    target = _cached(recipe, found.text.encode())
-    if (target / "image.json").is_file():
-        return image.load(target)
-    return build(recipe, found, files, target, progress)
+    target = _cached(recipe, committed)
+    if not (target / "image.json").is_file():
+        tools.root(progress)
+        found, files = lock.obtain(recipe, progress)
+        target = _cached(recipe, found.text.encode())
+        if not (target / "image.json").is_file():
+            build(recipe, found, files, target, progress)
+            _drop_old(target.parent)
+    (target / "image.json").touch()
+    return image.load(target)
 
 
 def _cached(recipe: Recipe, text: bytes) -> Path:
     return paths.cache() / "guest" / input_digest(recipe, text)[:32]
+
+
+def _drop_old(folder: Path) -> None:
+    """Remove images that nobody asked for in a week; each change of the guest's sources makes another one."""
+    for paper in folder.glob("*/image.json"):
+        if time.time() - paper.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(paper.parent, ignore_errors=True)
 
 
 def build_into(folder: Path, progress: Progress = lambda _: None) -> GuestImage:
