@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from casemate.errors import Refused
+from casemate.errors import Finding, Refused
 from casemate.schema.manifest import Manifest
 
 Phase = Callable[..., None]
@@ -23,6 +23,7 @@ class Images:
         self._manifest, self._folder, self._keys, self._phase, self._pull = manifest, folder, keys, phase, pull
         self._images: dict[str, Any] = {}
         self._trouble: Exception | None = None
+        self._findings: list[Finding] = []
         self._thread = threading.Thread(target=self._work, name="images", daemon=True)
 
     def begin(self) -> None:
@@ -30,19 +31,28 @@ class Images:
         self._thread.start()
 
     def wait(self) -> dict[str, Any]:
-        """All images; raises what made one of them fail."""
+        """All images; raises what made one of them fail, or one `Refused` with the findings of every refused image."""
         self._thread.join()
         if self._trouble is not None:
             raise self._trouble
+        if self._findings:
+            raise Refused(self._findings)
         return self._images
 
     def _work(self) -> None:
         try:
             for container in self._manifest.containers:
                 if container.image not in self._images:
-                    self._images[container.image] = self._one(container.image)
+                    self._judge(container.image)
         except Exception as error:  # noqa: BLE001 - handed over to the thread that waits
             self._trouble = error
+
+    def _judge(self, reference: str) -> None:
+        """Pull one image; a refusal is kept, so that the others are judged too and all reasons are told at once."""
+        try:
+            self._images[reference] = self._one(reference)
+        except Refused as refusal:
+            self._findings += refusal.findings
 
     def _one(self, reference: str) -> Any:
         pull = self._pull or _registry_pull()

@@ -20,6 +20,7 @@ from casemate.guest.users import User
 from casemate.schema.manifest import Container, Secret
 
 MAX_ENV = 64 << 10
+_REVOKED = "release.active"  # casemate.policy.appraise
 
 
 class Source(Protocol):
@@ -78,10 +79,20 @@ def write(kept: Kept, value: bytes) -> None:
 
 
 class Keeper:
-    """Writes the secret files and polls their versions; `signal(container, name)` tells a container of changes."""
+    """Writes the secret files and polls their versions.
 
-    def __init__(self, source: Source, signal: Callable[[str, str], None], seconds: float) -> None:
-        self._source, self._signal, self._seconds = source, signal, seconds
+    `signal(container, name)` tells a container of changes; `revoked(refusal)` is called when the broker says that the
+    release is no longer active.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        signal: Callable[[str, str], None],
+        seconds: float,
+        revoked: Callable[[Refused], None] = lambda _: None,
+    ) -> None:
+        self._source, self._signal, self._seconds, self._revoked = source, signal, seconds, revoked
         self._kept: list[Kept] = []
         self._versions: dict[str, str] = {}
         self._stop = threading.Event()
@@ -109,7 +120,8 @@ class Keeper:
     def refresh(self) -> int:
         """Look at every secret once, write what changed, then signal; returns how many changed.
 
-        A broker that is silent or refuses changes nothing: the container keeps what it was given.
+        A broker that is silent, or refuses a single secret, changes nothing: the container keeps what it was given. One
+        that says that the release is revoked ends the workload.
         """
         changed: list[Kept] = []
         for uri in dict.fromkeys(kept.secret.resource for kept in self._kept):
@@ -118,6 +130,8 @@ class Keeper:
                 self.troubles.pop(uri, None)
             except CasemateError as error:
                 self.troubles[uri] = "refused" if isinstance(error, Refused) else type(error).__name__
+                if isinstance(error, Refused) and any(f.rule == _REVOKED and not f.ok for f in error.findings):
+                    self._revoked(error)
                 continue
             if found is None or found.version in ("", self._versions.get(uri)):
                 continue  # without a version nobody can tell whether it changed

@@ -66,7 +66,7 @@ def _live(settings: Settings, control: Control) -> None:
         workload.fetch_keys(brokers)
         images = workload.begin_pulling()
         workload.open_volumes(brokers)
-        pulled = images.wait()
+        pulled = workload.demand(images)
 
         # 12 run, serve: containers in order, each with its own secrets, files and local API
         workload.run(pulled, brokers, document, attester)

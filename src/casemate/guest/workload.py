@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casemate.errors import CasemateError, Unavailable
+from casemate.errors import CasemateError, Finding, Refused, Unavailable
 from casemate.guest import checks, secrets
 from casemate.guest.attest import Attester
 from casemate.guest.bundles import Bundles
@@ -41,6 +41,8 @@ class Workload:
         self._grace: float | None = None
         self._end = threading.Event()
         self._keys: dict[str, bytes] = {}
+        self._findings: list[Finding] = []
+        self._refusal: Refused | None = None
         self._volumes: Volumes | None = None
         self._mounted: dict[str, Path] = {}
         self._keeper: secrets.Keeper | None = None
@@ -55,13 +57,33 @@ class Workload:
         self._end.set()
 
     def fetch_keys(self, brokers: Brokers) -> None:
-        """The keys of all images, before anything is pulled: a refusal costs no download."""
+        """The keys of all images, and whether the broker gives each secret at all.
+
+        A refused secret is remembered until the images are judged too (`demand`), so that all reasons come at once.
+        """
         wanted = {key for container in self._manifest.containers for key in container.image_keys}
         wanted |= {registry.credentials for registry in self._manifest.registries if registry.credentials}
         for uri in sorted(wanted):
             self._go_on()
             self._keys[uri] = brokers.resource(uri)
-        self._control.phase("keys", count=len(wanted))
+        listed = {secret.resource for container in self._manifest.containers for secret in container.secrets}
+        for uri in sorted(listed):
+            self._go_on()
+            try:
+                brokers.resource(uri)
+            except Refused as refusal:
+                self._findings += refusal.findings
+        self._control.phase("keys", count=len(wanted | listed))
+
+    def demand(self, images: Images) -> dict[str, Any]:
+        """The pulled images; `Refused` with everything that was refused among images and secrets."""
+        try:
+            pulled = images.wait()
+        except Refused as refusal:
+            raise Refused([*refusal.findings, *self._findings]) from None
+        if self._findings:
+            raise Refused(self._findings)
+        return pulled
 
     def begin_pulling(self) -> Images:
         """Pull the images in the background."""
@@ -85,7 +107,7 @@ class Workload:
         self._keys.clear()
         run, overlay = self._settings.run, self._settings.overlay
         self._bundles = Bundles(run, overlay=overlay, volumes=self._mounted)
-        self._keeper = secrets.Keeper(brokers, self._signal, self._settings.refresh_seconds)
+        self._keeper = secrets.Keeper(brokers, self._signal, self._settings.refresh_seconds, self._revoked)
 
         def api(container: Container, path: Path) -> bool:
             return self._open_api(container, path, brokers, document, attester)
@@ -98,10 +120,15 @@ class Workload:
         self._control.phase("run", containers=len(self._manifest.containers), agent_kib=checks.resident_kib())
 
     def wait(self) -> None:
-        """Until all containers ended or somebody asked to stop; `Unavailable` when one ended badly by itself."""
+        """Until all containers ended or somebody asked to stop.
+
+        `Refused` when the release was revoked meanwhile, `Unavailable` when a container ended badly by itself.
+        """
         zombies: set[int] = set()
         while not self._end.wait(_REAP_SECONDS):
             zombies = reap_orphans(self.supervisor.processes(), zombies)
+        if self._refusal is not None:
+            raise self._refusal
         if self._grace is not None:
             return
         bad = [f"container {name} exited with code {code}" for name, code in self.supervisor.codes().items() if code]
@@ -135,6 +162,11 @@ class Workload:
         backend = Backend(document, attester, brokers.resource, brokers.throwaway_token, local_pin)
         self._servers.append(Server(path, Api(self._manifest, container, backend)))
         return True
+
+    def _revoked(self, refusal: Refused) -> None:
+        """The broker took the release back: the containers end, and with them what they were given."""
+        self._refusal = refusal
+        self._end.set()
 
     def _go_on(self) -> None:
         if self._end.is_set():
