@@ -17,9 +17,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from casemate.drivers.registry import Missing, Registry
 from casemate.drivers.registryauth import Credentials
@@ -33,16 +34,14 @@ Keys = Callable[[str], bytes]
 Progress = Callable[[str, dict[str, object]], None]
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds of one pull: of each layer's stream, and of the unpacked image."""
 
-    layer: layers.Limits = field(default_factory=layers.Limits)
-    image: unpack.Limits = field(default_factory=unpack.Limits)
+    layer: layers.Limits = msgspec.field(default_factory=layers.Limits)
+    image: unpack.Limits = msgspec.field(default_factory=unpack.Limits)
 
 
-@dataclass(frozen=True)
-class PulledImage:
+class PulledImage(msgspec.Struct, frozen=True):
     """A checked image: its configuration, its root folder, the manifest's digest, what was proved, seconds a phase."""
 
     config: oci.Config
@@ -51,7 +50,7 @@ class PulledImage:
     findings: tuple[Finding, ...]
     stored_bytes: int = 0
     entries: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def pull(

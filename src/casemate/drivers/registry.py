@@ -14,8 +14,9 @@ import hmac
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
+
+import msgspec
 
 from casemate.crypto import pins
 from casemate.drivers import http, registryauth
@@ -35,8 +36,7 @@ class Missing(Unusable):
     """The registry answers that it has no such thing."""
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A manifest as stored: its bytes and their digest."""
 
     body: bytes

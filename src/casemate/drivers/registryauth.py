@@ -7,8 +7,9 @@ a token service of the same domain, never to whatever host a challenge names.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from casemate.drivers import http
 from casemate.errors import Malformed, Refused, Unavailable
@@ -20,12 +21,14 @@ MAX_TOKEN = 32 << 10
 _PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """A name and a password; never printed."""
 
     username: str
-    password: str = field(repr=False)
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r})"
 
     @classmethod
     def parse(cls, data: bytes, host: str) -> Credentials:

@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from casemate.errors import Finding, Malformed, Refused, Unusable
 from casemate.image import manifest as oci
@@ -21,8 +22,7 @@ from casemate.image import ocicrypt
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds of one layer: `stored` and `inflated` bytes; above `slack` bytes, at most `ratio` out for each one in."""
 
     stored: int = 4 << 30

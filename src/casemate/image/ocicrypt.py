@@ -13,8 +13,8 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from casemate.crypto import pins
@@ -32,13 +32,15 @@ MAX_OPTIONS = 64 << 10
 MAX_PACKETS = 16
 
 
-@dataclass(frozen=True)
-class LayerSecret:
+class LayerSecret(msgspec.Struct, frozen=True):
     """A layer's private options: 32-byte key, 16-byte initial counter block, digest of the plain (compressed) layer."""
 
-    key: bytes = field(repr=False)
+    key: bytes
     nonce: bytes
     digest: str
+
+    def __repr__(self) -> str:
+        return f"LayerSecret(digest={self.digest!r})"  # the key stays out of logs and tracebacks
 
     @classmethod
     def fresh(cls, digest: str) -> LayerSecret:

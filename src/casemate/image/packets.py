@@ -11,8 +11,8 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,12 +27,11 @@ _IV_SIZES = {"A256GCM": 12, "A256CTR": 16}
 _KID = re.compile(r"kbs:///[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}")
 
 
-@dataclass(frozen=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """A parsed packet; `kid` is the ``kbs:///`` URI of the key that wraps."""
 
     kid: str
-    wrapped: bytes = field(repr=False)
+    wrapped: bytes
     iv: bytes
     wrap_type: str
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from casemate.crypto import pins
 from casemate.errors import Malformed
@@ -22,8 +23,7 @@ _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """An image's name: registry (host[:port]), repository, and a tag, a digest or both."""
 
     registry: str
@@ -43,14 +43,13 @@ class Reference:
 
     def at(self, digest: str) -> Reference:
         """The same name, pinned to `digest`."""
-        return replace(self, digest=digest)
+        return msgspec.structs.replace(self, digest=digest)
 
     def __str__(self) -> str:
         return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """Where a reference is fetched from: `insecure` means plain HTTP; `credentials` names a broker resource."""
 
     registry: str

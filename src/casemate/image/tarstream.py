@@ -7,7 +7,8 @@ Spec: POSIX.1-2001 pax, GNU tar manual ("Basic Tar Format"). Every field is chec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from casemate.errors import Malformed
 
@@ -21,8 +22,7 @@ _REGULAR = (b"0", b"\0", b"7")
 _XATTRS = b"SCHILY.xattr."
 
 
-@dataclass
-class Entry:
+class Entry(msgspec.Struct):
     """One member: `kind` is a type flag of ustar; `size` counts only for regular files; `mtime` in whole seconds."""
 
     name: bytes
@@ -33,7 +33,7 @@ class Entry:
     gid: int = 0
     mtime: int = 0
     link: bytes = b""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: dict[bytes, bytes] = msgspec.field(default_factory=dict)
 
 
 class Reader:

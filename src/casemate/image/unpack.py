@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from casemate.errors import Unusable
 from casemate.image import tarstream as tar
@@ -27,8 +28,7 @@ CAPABILITY = b"security.capability"
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bounds of a whole image: number of entries, bytes of one file, bytes of all files."""
 
     entries: int = 200_000
