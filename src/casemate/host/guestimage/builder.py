@@ -12,7 +12,7 @@ from pathlib import Path
 
 from casemate.boot import pcr
 from casemate.drivers import paths, tools
-from casemate.errors import Unusable
+from casemate.errors import Unavailable, Unusable
 from casemate.host.guestimage import disk, image, initrd, lock, root
 from casemate.host.guestimage.image import GuestImage
 from casemate.host.guestimage.lock import Lock
@@ -88,6 +88,7 @@ def build(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     scripts = tools.recipe_folder()
+    inputs = input_digest(recipe, found.text.encode())
     out = Path(tempfile.mkdtemp(prefix=".build-", dir=target.parent))
     try:
         with _workspace() as work:
@@ -107,7 +108,9 @@ def build(
             (out / "initrd").write_bytes(initrd.compress(initrd.archive(content, recipe.epoch)))
             shutil.copyfile(_only(work / found.kernel, "boot/vmlinuz-*"), out / "kernel")
             shutil.copyfile(_only(work / found.firmware, _FIRMWARE), out / "firmware.fd")
-        _describe(recipe, found, made, out)
+        if input_digest(recipe, found.text.encode()) != inputs:
+            raise Unavailable("the guest's sources were edited while its image was built", hint="build again")
+        _describe(recipe, found, made, inputs, out)
         out.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
         out.rename(target)
@@ -116,7 +119,7 @@ def build(
     return image.load(target)
 
 
-def _describe(recipe: Recipe, found: Lock, made: disk.Disk, out: Path) -> None:
+def _describe(recipe: Recipe, found: Lock, made: disk.Disk, inputs: str, out: Path) -> None:
     command_line = " ".join([*recipe.kernel.command_line, made.parameter])
     firmware, kernel = (out / "firmware.fd").read_bytes(), (out / "kernel").read_bytes()
     recorded = recorded_registers(firmware)
@@ -130,7 +133,7 @@ def _describe(recipe: Recipe, found: Lock, made: disk.Disk, out: Path) -> None:
         measurements={"tpm": {**recorded, **pcr.direct_boot(launch)}},
         lock=found.digest,
         lock_committed=found.committed,
-        inputs=input_digest(recipe, found.text.encode()),
+        inputs=inputs,
         packages=[f"{p.name} {p.version}" for p in found.packages],
     )
 

@@ -136,5 +136,5 @@ def _resolve_image(recipe: Recipe, apt: AptRoot) -> list[Package]:
 def _resolve_tools(recipe: Recipe, apt: AptRoot) -> list[Package]:
     # Programs are run one by one: of their dependencies only libraries matter.
     needed = apt.resolve(recipe.tools.root)
-    names = {name for name in needed if name.startswith(("lib", "zlib")) and name != "libc-bin"} | set(recipe.tools.root)
-    return apt.describe(sorted(names))
+    libraries = {name for name in needed if name.startswith(("lib", "zlib")) and name != "libc-bin"}
+    return apt.describe(sorted(libraries | set(recipe.tools.root)))
