@@ -37,7 +37,11 @@ def begin(*steps, name="web", start_seconds=30.0, **grants):
         state = State(id="", name=name, created=time.time(), tee="tpm", containers=control.expect(["one", "two"]))
         workload = workloads.create(state)
     made = plan.Plan(
-        qemu=[sys.executable, str(STANDIN), *steps], containers=["one", "two"], start_seconds=start_seconds, **grants
+        qemu=[sys.executable, str(STANDIN), *steps],
+        containers=["one", "two"],
+        start_seconds=start_seconds,
+        farewell_seconds=0.5,
+        **grants,
     )
     (workload.folder / plan.PLAN).write_bytes(msgspec.json.encode(made))
     launch.start(workload)
@@ -109,10 +113,28 @@ def test_refusal_is_recorded_with_its_findings_and_stays():
     assert "\x1b" not in state.findings[0]["found"]
 
 
-def test_a_guest_that_refuses_and_does_not_power_off_is_ended(monkeypatch):
+def test_a_guest_that_fails_and_does_not_power_off_is_ended():
     said = 'say:{"type":"state","state":"failed","findings":[],"message":"pull"}'
-    workload = begin("hello", said, "sleep:0.2", "exit:0")
-    assert ended(workload).state == "failed"
+    workload = begin("hello", said, "deaf")
+    state = ended(workload)
+    assert (state.state, state.message) == ("failed", "pull")
+    assert not processes.alive(state.qemu)
+
+
+def test_rm_waits_for_the_end_of_a_vm_that_said_its_last_word():
+    said = 'say:{"type":"state","state":"refused","findings":[],"message":""}'
+    workload = begin("hello", said, "deaf")
+    until(workload, lambda s: s.state == "refused")
+    stop.remove(workload)
+    assert [p.name for p in workloads.root().iterdir()] == [".lock"]
+
+
+def test_less_patience_the_second_time():
+    workload = begin("hello", RUNNING, "deaf")
+    until(workload, lambda s: s.state == "running")
+    requests.ask(workload.folder, {"request": "stop", "grace": 500})
+    assert workloads.settle(workload).state == "stopping"
+    assert stop.stop(workload, grace=0).state == "stopped"
 
 
 def test_crash_is_seen_with_the_last_console_lines():

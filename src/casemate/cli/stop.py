@@ -10,7 +10,7 @@ from casemate.cli.output import emit, json_option
 @click.command("stop")
 @click.argument("workloads", nargs=-1, required=True)
 @click.option(
-    "--grace", default=10.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds to end by itself."
+    "--grace", default=10.0, show_default=True, type=click.FloatRange(0, 600), help="Seconds to end by itself."
 )
 @json_option
 def stop(workloads: tuple[str, ...], grace: float, as_json: bool) -> None:

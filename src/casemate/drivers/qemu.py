@@ -3,7 +3,7 @@
 Rules
 - The same code writes the line for every TEE: what differs comes in as a `Machine` (`Room.machine`), never as a name.
 - Nothing of the defaults: every device stands here; network cards carry no option ROM, which would be measured.
-- Disks are virtio-blk with a serial, because the guest finds them by serial; the guest's disks are read-only but volumes.
+- Disks are virtio-blk with a serial, by which the guest finds them; all but volumes are read-only.
 - Sockets and logs are relative to the workload's folder, QEMU's working directory: a UNIX socket's path is short.
 
 Lines are pinned by golden files in tests/vectors/qemu.

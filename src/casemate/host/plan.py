@@ -10,6 +10,7 @@ from casemate.errors import Unusable
 
 PLAN = "launch.json"
 START_SECONDS = 300.0
+FAREWELL_SECONDS = 10.0  # for a guest to close its volumes and power off once its containers have ended
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     exec: bool = False
     signals: list[str] = []
     start_seconds: float = START_SECONDS
+    farewell_seconds: float = FAREWELL_SECONDS
 
 
 def read(folder: Path) -> Plan:

@@ -13,7 +13,8 @@ from casemate.host.state import DONE, State
 from casemate.host.stopping import GRACE_SECONDS
 from casemate.host.workloads import Workload
 
-_FIRM_SECONDS = 15.0  # the supervisor's own ladder takes at most nine seconds after the grace
+_FIRM_SECONDS = 25.0  # the supervisor's own ladder takes at most sixteen seconds after the grace
+_FAREWELL_SECONDS = 25.0
 
 
 def stop(workload: Workload, *, grace: float = GRACE_SECONDS) -> State:
@@ -45,9 +46,11 @@ def remove(workload: Workload, *, with_volumes: bool = False, force: bool = Fals
 
 
 def _until_unminded(workload: Workload) -> None:
-    """The supervisor writes its last word and then goes; give it that moment."""
-    deadline = time.monotonic() + 5.0
-    while workload.minded() and time.monotonic() < deadline:
+    """After the guest's last word its VM powers off and its supervisor goes; until then the folder is in use."""
+    deadline = time.monotonic() + _FAREWELL_SECONDS
+    while workload.minded():
+        if time.monotonic() > deadline:
+            raise Unavailable(f"workload {workload.id} is still ending", hint="try again")
         time.sleep(0.01)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
     from casemate.host.supervisor import Supervisor
 
 GRACE_SECONDS = 10.0
-MAX_GRACE = 3600.0
-_AFTER_GRACE = 3.0  # the guest unmounts and powers off once its containers have ended
-_QUIT_SECONDS = 3.0
+MAX_GRACE = 600.0  # the guest takes no more
+_QUIT_SECONDS = 2.0
 
 
 class Ladder:
@@ -32,13 +30,15 @@ class Ladder:
     def begin(self, grace: float) -> None:
         """Ask the guest to stop its containers within `grace` seconds; without an agent QEMU is told at once."""
         state = self._owner.state
+        grace = max(0.0, min(grace, MAX_GRACE))
+        if state.state == "stopping":  # asked again, perhaps with less patience
+            self._deadline = min(self._deadline, time.monotonic() + grace + self._owner.plan.farewell_seconds)
         if state.state not in LIVE or state.state == "stopping":
             return
-        grace = max(0.0, min(grace, MAX_GRACE))
         state.state, state.message = "stopping", ""
         self._owner.save()
         if self._owner.tell({"type": "stop", "grace": grace}):
-            self._rung, self._deadline = 1, time.monotonic() + grace + _AFTER_GRACE
+            self._rung, self._deadline = 1, time.monotonic() + grace + self._owner.plan.farewell_seconds
         else:
             state.message = "stopped before its agent was there"
             self.firm()
@@ -61,9 +61,17 @@ class Ladder:
         if self._rung == 1:
             if self._owner.state.state == "stopping" and self._deadline:
                 self._owner.state.message = "the guest did not stop in time, so the VM was ended"
-            with contextlib.suppress(CasemateError), Qmp.connect(qemu.QMP_SOCKET, timeout=2.0) as qmp:
-                qmp.execute("quit")
+            self._quit()
         elif self._owner.state.qemu is not None:
             processes.send(self._owner.state.qemu, signal.SIGKILL)
         self._rung = min(self._rung + 1, 3)
         self._deadline = time.monotonic() + _QUIT_SECONDS
+
+    def _quit(self) -> None:
+        """QMP's quit flushes the disks; a QEMU that is not that far yet takes SIGTERM for the same."""
+        try:
+            with Qmp.connect(qemu.QMP_SOCKET, timeout=1.0) as qmp:
+                qmp.execute("quit")
+        except CasemateError:
+            if self._owner.state.qemu is not None:
+                processes.send(self._owner.state.qemu, signal.SIGTERM)

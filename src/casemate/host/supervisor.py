@@ -29,7 +29,6 @@ from casemate.host.stopping import Ladder
 from casemate.host.workloads import SOCKETS, TPM_FOLDER, TPM_SOCKET, Workload
 
 QEMU_LOG = "qemu.log"
-_FAREWELL_SECONDS = 10.0  # a guest that said its last word powers off by itself
 _CONNECT_SECONDS = 15.0
 _TPM_SECONDS = 3.0
 _TICK = 0.5
@@ -181,7 +180,7 @@ class Supervisor:
         elif control.apply(self.state, message, time.monotonic() - self._began):
             self.save()
             if self.state.state in DONE:
-                self.ladder.expect_end(_FAREWELL_SECONDS)
+                self.ladder.expect_end(self.plan.farewell_seconds)
 
     def _fail(self, message: str, *, hint: str = "") -> None:
         if self.state.state in LIVE:
