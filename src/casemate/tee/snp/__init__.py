@@ -1,4 +1,4 @@
-"""The SEV-SNP room: launch digests and the machine so far; README.md says what is missing.
+"""The SEV-SNP room: attestation reports and launch digests. README.md says what they are worth.
 
 The functions below hide the submodules of the same names on purpose: this package *is* a `casemate.tee.room.Room`.
 """

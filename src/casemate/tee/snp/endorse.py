@@ -1,14 +1,50 @@
-"""Gathering the vendor's statements about SEV-SNP evidence: comes with the SEV-SNP verifier."""
+"""Endorsements of an SNP report: AMD's certificates and revocation list, from its key distribution service.
+
+Standard: Versioned Chip Endorsement Key Certificate and KDS Interface (57230), section 4. A VLEK comes from the cloud
+provider with the evidence; only its authorities are public.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from casemate.errors import Unusable
+from casemate.errors import Unavailable, Unusable
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
+from casemate.tee.snp.report import VLEK, Report, Tcb, parse, parse_evidence
+
+SERVICE = "https://kdsintf.amd.com"
 
 
 def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
-    """Not there yet."""
-    raise Unusable("SEV-SNP evidence can't be endorsed yet", hint="it comes with the SEV-SNP verifier")
+    """VEK where it is public, ASK, ARK and the list. Version 2 names no CPU, so its products are tried in turn."""
+    from casemate.crypto import pem
+
+    raw, sent = parse_evidence(evidence.primary)
+    report = parse(raw)
+    vlek = report.signing_key == VLEK
+    if vlek and not any(kind == "VLEK" for kind, _ in sent):
+        raise Unusable("the report is signed by a VLEK, which only its cloud provider can give", hint="put it beside")
+    given = any(kind in ("VCEK", "VLEK") for kind, _ in sent)
+    last: Unavailable | None = None
+    for product in [report.product] if report.product else ["Milan", "Genoa"]:
+        base = f"{SERVICE}/{'vlek' if vlek else 'vcek'}/v1/{product}"
+        try:
+            leaf = () if given else (fetch(f"{base}/{_hardware(report, product)}?{_query(report.reported_tcb)}"),)
+            authorities = pem.certificates(fetch(f"{base}/cert_chain"), "cert_chain")
+            lists = {f"ark-{product.lower()}.crl": fetch(f"{base}/crl")}
+            return Endorsements(certificates=(*leaf, *authorities), collateral=lists)
+        except Unavailable as error:
+            last = error
+    raise last or Unusable("the CPU of this report is not known")
+
+
+def _hardware(report: Report, product: str) -> str:
+    if not any(report.chip_id):
+        raise Unusable("the platform masks its chip id, so its certificate cannot be asked for")
+    return report.chip_id[: 8 if product == "Turin" else 64].hex()
+
+
+def _query(tcb: Tcb) -> str:
+    first = "" if tcb.fmc is None else f"fmcSPL={tcb.fmc:02}&"
+    return f"{first}blSPL={tcb.bootloader:02}&teeSPL={tcb.tee:02}&snpSPL={tcb.snp:02}&ucodeSPL={tcb.microcode:02}"
