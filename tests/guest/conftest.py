@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 import tty
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def service(tmp_path_factory):
     made.trust()
     yield made
     made.stop()
+
+
+@pytest.fixture(autouse=True)
+def _clock_set_back(request):
+    yield
+    if "service" in request.fixturenames:
+        request.getfixturevalue("service").clock.shift = timedelta()
 
 
 class Host:

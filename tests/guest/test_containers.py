@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -126,12 +127,10 @@ def test_volumes_tmpfs_files_and_the_socket(places, tmp_path):
     assert "mode=1777" in found["/tmp"]["options"]
     assert f"uid={ME.uid}" in found["/cache"]["options"]
     assert found["/run/casemate/api.sock"]["source"] == str(tmp_path / "api.sock")
-    source = found["/etc/app.conf"]["source"]
-    with open(source) as stream:
-        assert stream.read() == "x=1\n"
-    assert stat.S_IMODE(os.stat(source).st_mode) == 0o440
-    with open(found["/etc/hosts"]["source"]) as stream:
-        assert stream.read() == "own"
+    source = Path(found["/etc/app.conf"]["source"])
+    assert source.read_text() == "x=1\n"
+    assert stat.S_IMODE(source.stat().st_mode) == 0o440
+    assert Path(found["/etc/hosts"]["source"]).read_text() == "own"
     assert [m["destination"] for m in document["mounts"]].count("/etc/hosts") == 1
 
 
