@@ -1,6 +1,9 @@
+import contextlib
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from casemate.drivers.registry import Missing, Registry
 from casemate.drivers.registryauth import Credentials, answer
@@ -358,6 +361,35 @@ def test_redirect_in_circles(client, server):
     server.lies["GET"] = lambda h: h.answer(307, b"", {"Location": h.path}) or True
     with pytest.raises(Unavailable, match="circles"):
         read(client)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[", "", "ftp://x/y", "//", "http://127.0.0.1:notaport/", "http://a b/", "\t"]
+)
+def test_redirect_to_nonsense(client, server, location):
+    server.lies["GET .*/blobs/"] = lambda h: h.answer(302, b"", {"Location": location}) or True
+    server.lies["POST"] = lambda h: h.answer(202, b"", {"Location": location}) or True
+    server.lies["tags/list"] = lambda h: h.answer(200, b'{"tags":[]}', {"Link": f'<{location}>; rel="next"'}) or True
+    with pytest.raises((Unavailable, Unusable)):
+        read(client)
+    with pytest.raises((Unavailable, Unusable, Refused)):
+        client.put_blob("a", digest(b"x"), 1, [b"x"])
+    with contextlib.suppress(Unavailable, Unusable):
+        assert client.tags("a") == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), st.sampled_from(["Bearer ", "bearer realm=", 'Bearer realm="', "Basic ", ""]))
+def test_any_challenge(text, start):
+    with pytest.raises((Refused, Unusable, Unavailable)):
+        answer(start + text, "registry.example", None, scope="repository:a:pull", insecure=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=100))
+def test_any_credentials(data):
+    with contextlib.suppress(Malformed):
+        Credentials.parse(data, "registry.example").header()
 
 
 # -- lists

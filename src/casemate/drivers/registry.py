@@ -169,7 +169,7 @@ class Registry:
             return False
         answer = self._whole("POST", f"/v2/{repository}/blobs/uploads/", repository, {}, body=b"", push=True)
         self._demand(answer.status, (202,), f"upload to {repository}")
-        place, sent = self._place(answer.headers, self._origin), 0
+        place, sent = self._place(answer.headers), 0
         for piece, last in _pieces(chunks):
             headers = {"Content-Type": "application/octet-stream"}
             if last and sent == 0:
@@ -177,7 +177,7 @@ class Registry:
             headers["Content-Range"] = f"{sent}-{sent + len(piece) - 1}"
             answer = self._whole("PATCH", place, repository, headers, body=piece, push=True)
             self._demand(answer.status, (202, 204), f"upload to {repository}")
-            place, sent = self._place(answer.headers, self._origin), sent + len(piece)
+            place, sent = self._place(answer.headers), sent + len(piece)
         if sent != size:
             raise Unusable(f"blob {digest}: {sent} bytes to upload, {size} promised")
         return self._put(repository, place, digest, {}, b"")
@@ -259,7 +259,7 @@ class Registry:
             self._satisfy(found, scope)
         else:
             raise registryauth.refusal(self.host, "status 401 to what its token service gave")
-        url = urljoin(self._origin + path, found.get("location", ""))
+        url = self._joined(self._origin + path, found.get("location", ""))
         for _ in range(MAX_REDIRECTS):
             with http.stream(
                 "GET", url, headers=headers, timeout=self._timeout, limit=oci.MAX_BLOB, insecure=self._insecure
@@ -267,7 +267,7 @@ class Registry:
                 if answer.status not in _REDIRECTS:
                     yield answer
                     return
-                url = urljoin(url, answer.headers.get("location", ""))
+                url = self._joined(url, answer.headers.get("location", ""))
         raise Unavailable(f"{self.host} redirects in circles")
 
     def _authorized(self, scope: str) -> dict[str, str]:
@@ -295,19 +295,27 @@ class Registry:
             problem = Unavailable(f"{self.host} answers {status} for {what}")
         raise problem
 
-    def _place(self, headers: Mapping[str, str], base: str) -> str:
+    def _place(self, headers: Mapping[str, str]) -> str:
         """Where an upload goes on; another origin than the registry's own is refused."""
-        url = urlsplit(urljoin(base, headers.get("location", "")))
-        if url.netloc != self.host:
-            raise _lie("registry.upload", f"an upload at {self.host}", f"at {url.netloc[:120]!r}", self.host)
+        url = urlsplit(self._joined(self._origin, headers.get("location", "")))
+        if url.netloc != self.host or not url.path.startswith("/"):
+            found = f"at {(url.netloc + url.path)[:120]!r}"
+            raise _lie("registry.upload", f"an upload at {self.host}", found, self.host)
         return url.path + (f"?{url.query}" if url.query else "")
 
     def _next_page(self, link: str) -> str | None:
         """The path in ``Link: </v2/…>; rel="next"`` (RFC 8288), on this registry only."""
         if 'rel="next"' not in link or not link.startswith("<"):
             return None
-        url = urlsplit(urljoin(self._origin, link[1:].partition(">")[0]))
+        url = urlsplit(self._joined(self._origin, link[1:].partition(">")[0]))
         return url.path + (f"?{url.query}" if url.query else "") if url.netloc == self.host else None
+
+    def _joined(self, base: str, location: str) -> str:
+        """An absolute URL from a header of the registry."""
+        try:
+            return urlsplit(urljoin(base, location)).geturl()
+        except ValueError as error:
+            raise Unavailable(f"{self.host} points to {location[:120]!r}, which is no URL") from error
 
 
 def _lie(rule: str, expected: str, found: str, host: str) -> Refused:
