@@ -22,6 +22,7 @@ GATES: tuple[tuple[str, list[str]], ...] = (
     ("sizes", [PYTHON, "scripts/sizes.py"]),
     ("names", [PYTHON, "scripts/names.py"]),
     ("reference", [PYTHON, "scripts/reference.py"]),
+    ("locks", [PYTHON, "scripts/lock.py", "--check"]),
     ("links", [PYTHON, "scripts/links.py"]),
 )
 

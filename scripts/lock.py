@@ -1,13 +1,19 @@
 """Resolve the Python packages anew and write the hash-locked files in requirements/ (`make lock`).
 
-The files carry names, versions and hashes only: no host, no path, no command line.
+The files carry names, versions and hashes only: no host, no path, no command line. With --check nothing is resolved or
+written: what pyproject.toml asks for must be locked, at a version that it allows (a gate, without network).
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -17,6 +23,8 @@ COMPILE = ["pip", "compile", "-q", "--universal", "--generate-hashes", "--no-emi
 
 def main() -> int:
     """Write bootstrap.txt (uv itself), dev.txt and run.txt; run.txt has dev.txt's versions."""
+    if "--check" in sys.argv:
+        return check()
     bootstrap = ROOT / FOLDER / "bootstrap.txt"
     pip = [str(BIN / "python"), "-m", "pip", "-q", "install"]
     subprocess.run([*pip, "--require-hashes", "-r", str(bootstrap)], check=True)
@@ -25,6 +33,25 @@ def main() -> int:
     compile_file(["pyproject.toml", "--group", "dev", *extra], "dev.txt")
     compile_file(["pyproject.toml", "-c", str(FOLDER / "dev.txt"), *extra], "run.txt")
     return 0
+
+
+def check() -> int:
+    """Print each requirement that the locks don't meet."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    run: list[str] = project["project"]["dependencies"]
+    bad = [f"run.txt: {text}" for text in unmet(run, "run.txt")]
+    bad += [f"dev.txt: {text}" for text in unmet([*run, *project["dependency-groups"]["dev"]], "dev.txt")]
+    for line in bad:
+        print(f"requirements/{line} is not locked; run `make lock`")
+    return 1 if bad else 0
+
+
+def unmet(requirements: list[str], lock: str) -> list[str]:
+    """Requirements without a pin that satisfies them."""
+    text = (ROOT / FOLDER / lock).read_text()
+    pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
+    found = [(Requirement(line), line) for line in requirements]
+    return [line for asked, line in found if not asked.specifier.contains(pins.get(canonicalize_name(asked.name), "0"))]
 
 
 def compile_file(arguments: list[str], name: str) -> None:
