@@ -32,10 +32,7 @@ def trusted(
         for name, digest in digests.items():
             if der not in found and chain.is_root(der, digest):
                 found[der] = Root(der, PRODUCTION, name)
-    for anchor in endorsements.anchors:
-        if tee in anchor.tees:
-            found.setdefault(
-                anchor.certificate,
-                Root(anchor.certificate, anchor.platform_class, anchor.name or "an anchor without a name"),
-            )
+    for anchor in endorsements.anchors_for(tee):
+        name = anchor.name or "an anchor without a name"
+        found.setdefault(anchor.certificate, Root(anchor.certificate, anchor.platform_class, name))
     return tuple(found.values())

@@ -67,7 +67,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     _initdata(report, digest, rules)
     if rules.failed or attest is None or log is None or path is None or path.root is None:
         raise rules.refusal()
-    anchor = endorsements.anchors[path.root]
+    anchor = endorsements.anchors_for(NAME)[path.root]
     pcrs = [p.hex() for p in report.pcrs]
     return Claims(
         tee=NAME,
@@ -92,7 +92,7 @@ def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: R
     try:
         path = chain.walk(
             [*report.ak_chain, *endorsements.certificates][: chain.MAX_LENGTH] if report.ak_chain else [],
-            [a.certificate for a in endorsements.anchors],
+            [a.certificate for a in endorsements.anchors_for(NAME)],
             now,
             rule="tpm.ak",
             leaf_usages=_LEAF_USAGES,
