@@ -28,7 +28,7 @@ NAMED = {
     "cli/guest.py": "the default platform of a development machine",
     "host/launch.py": "the default platform, and the folder of prepared TPMs",
     "host/workloads.py": "a folder",
-    "host/guestimage/build.py": "the registers that are recorded per firmware build",
+    "host/guestimage/builder.py": "the registers that are recorded per firmware build",
 }
 # Who may import a TEE's room without asking the register, and why.
 NEIGHBOURS = {

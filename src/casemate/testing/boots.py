@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from casemate.drivers import accelerator, paths, qemu, swtpm
+from casemate.drivers import accelerator, paths, qemu, swtpm, tools
 from casemate.host.guestimage import GuestImage, builder, lock, recipe
 from casemate.host.guestimage import load as load_image
 from casemate.schema.launch import Machine
 
 __all__ = ["Boot", "boot", "initdata_disk", "probe_image"]
 
-_PROBE = Path(__file__).with_name("probe.py")
 _MARK = "casemate-probe "
 
 
@@ -41,6 +40,7 @@ class Boot:
 
 def probe_image(script: Path = _PROBE) -> GuestImage:
     """The guest image with a probe in the agent's place; cached by everything that it follows from."""
+    probe = tools.recipe_folder() / "root/probe.py"
     parts = recipe.load_recipe()
     found, files = lock.obtain(parts, lambda _: None)
     inputs = recipe.input_digest(parts, found.text.encode() + script.read_bytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from casemate.drivers import tools
-from casemate.errors import Malformed
+from casemate.errors import Malformed, Unusable
 
 __all__ = ["Recipe", "agent_files", "input_digest", "load_recipe", "recorded_registers"]
 
@@ -70,9 +70,10 @@ class Root(_Part, frozen=True):
 
 
 class Agent(_Part, frozen=True):
-    """Files and folders of the casemate package that the guest gets."""
+    """Files and folders of the casemate package that the guest gets, and files in them that it does not get."""
 
     sources: list[str]
+    without: list[str]
 
 
 class Recipe(_Part, frozen=True):
@@ -113,14 +114,16 @@ def recorded_registers(firmware: bytes, folder: Path | None = None) -> dict[str,
 
 def agent_files(recipe: Recipe, package: Path | None = None) -> Iterator[tuple[str, Path]]:
     """(path below the package, file) of everything of casemate that the guest gets, sorted."""
+    # What is not in the guest does not change its measurement, and cannot be turned against it.
     base = package or Path(__file__).resolve().parents[2]
     found: dict[str, Path] = {}
     for source in recipe.agent.sources:
         start = base / source
         for file in sorted(start.rglob("*.py")) if start.is_dir() else [start]:
-            if file.is_file():
-                found[file.relative_to(base).as_posix()] = file
-    yield from sorted(found.items())
+            if not file.is_file():
+                raise Unusable(f"the package has no {source}", hint="correct [agent] in recipe.toml")
+            found[file.relative_to(base).as_posix()] = file
+    yield from sorted((name, file) for name, file in found.items() if name not in recipe.agent.without)
 
 
 def input_digest(recipe: Recipe, lock: bytes, folder: Path | None = None) -> str:
