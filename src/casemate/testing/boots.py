@@ -38,9 +38,9 @@ class Boot:
         return next((x.split("casemate: ", 1)[1] for x in reversed(self.console) if "casemate: " in x), "")
 
 
-def probe_image(script: Path = _PROBE) -> GuestImage:
+def probe_image(script: Path | None = None) -> GuestImage:
     """The guest image with a probe in the agent's place; cached by everything that it follows from."""
-    probe = tools.recipe_folder() / "root/probe.py"
+    script = script or tools.recipe_folder() / "root/probe.py"
     parts = recipe.load_recipe()
     found, files = lock.obtain(parts, lambda _: None)
     inputs = recipe.input_digest(parts, found.text.encode() + script.read_bytes())
