@@ -100,7 +100,14 @@ def test_stop_kills_what_ignores_qmp_too():
 def test_stop_before_the_agent_is_there():
     workload = begin("serve")
     until(workload, lambda s: s.state == "starting")
-    assert stop.stop(workload).message == "stopped before its agent was there"
+    assert stop.stop(workload).message == "stopped before it ran"
+
+
+def test_stop_of_a_guest_that_waits_for_its_broker():
+    workload = begin("hello", "deaf")
+    until(workload, lambda s: s.agent)
+    state = stop.stop(workload, grace=300)
+    assert (state.state, state.message) == ("stopped", "stopped before it ran")
 
 
 def test_refusal_is_recorded_with_its_findings_and_stays():
@@ -180,12 +187,19 @@ def test_kill_of_the_supervisor_next_command_tells_the_truth_and_works():
     stop.remove(workload)
 
 
+def test_a_supervisor_that_can_not_begin_is_explained():
+    with workloads.registry():
+        workload = workloads.create(State(id="", name="web", created=time.time()))
+    launch.start(workload)  # there is no plan
+    assert "can't be read" in until(workload, lambda s: s.state in DONE).message
+
+
 def test_kill_of_the_command_while_it_prepares():
     with workloads.registry():
         workload = workloads.create(State(id="", name="web", created=time.time()))
     assert workloads.settle(workload).state == "preparing"
     workload.release()  # what the kernel does when the command dies
-    assert "ended before the VM ran" in workloads.settle(workload).message
+    assert "ended before its VM ran" in workloads.settle(workload).message
     stop.remove(workload)
 
 

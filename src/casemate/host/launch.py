@@ -119,7 +119,7 @@ def start(workload: Workload) -> None:
     if workload.lock is None:
         raise Unusable(f"workload {workload.id} is not locked by this command")
     command = [sys.executable, "-P", "-m", "casemate.host.supervisor", str(workload.folder), str(workload.lock)]
-    with keeping.private(workload.folder / "supervisor.log", "ab") as log:
+    with keeping.private(workload.folder / workloads.SUPERVISOR_LOG, "ab") as log:
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(workload.lock,), umask=0o077,
             start_new_session=True,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10.0
 MAX_GRACE = 600.0  # the guest takes no more
+_EARLY_SECONDS = 3.0
 _QUIT_SECONDS = 2.0
 
 
@@ -35,13 +36,15 @@ class Ladder:
             self._deadline = min(self._deadline, time.monotonic() + grace + self._owner.plan.farewell_seconds)
         if state.state not in LIVE or state.state == "stopping":
             return
-        state.state, state.message = "stopping", ""
+        early = state.state != "running"
+        state.state, state.message = "stopping", "stopped before it ran" if early else ""
         self._owner.save()
-        if self._owner.tell({"type": "stop", "grace": grace}):
-            self._rung, self._deadline = 1, time.monotonic() + grace + self._owner.plan.farewell_seconds
-        else:
-            state.message = "stopped before its agent was there"
+        if not self._owner.tell({"type": "stop", "grace": grace}):
             self.firm()
+            return
+        # A guest that is still starting may wait for a broker; there is no container yet to be patient with.
+        patience = _EARLY_SECONDS if early else grace + self._owner.plan.farewell_seconds
+        self._rung, self._deadline = 1, time.monotonic() + patience
 
     def expect_end(self, seconds: float) -> None:
         """The guest said its last word: give it time to power off."""
@@ -59,7 +62,7 @@ class Ladder:
         if self._rung == 0 or time.monotonic() < self._deadline:
             return
         if self._rung == 1:
-            if self._owner.state.state == "stopping" and self._deadline:
+            if self._owner.state.state == "stopping" and not self._owner.state.message:
                 self._owner.state.message = "the guest did not stop in time, so the VM was ended"
             self._quit()
         elif self._owner.state.qemu is not None:

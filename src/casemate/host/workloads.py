@@ -25,11 +25,12 @@ import msgspec
 
 from casemate.drivers import paths, processes
 from casemate.errors import CasemateError, Unavailable, Unusable
-from casemate.host.keeping import private
+from casemate.host.keeping import last_lines, private
 from casemate.host.state import LIVE, State, as_text
 
 STATE = "state.json"
 LOCK = "lock"
+SUPERVISOR_LOG = "supervisor.log"
 TPM_FOLDER = "tpm"
 TPM_SOCKET = "tpm.sock"
 SOCKETS = ("control.sock", "qmp.sock", TPM_SOCKET, "request.sock")
@@ -152,7 +153,7 @@ def settle(workload: Workload) -> State:
         state = workload.read()
         _clear(workload.folder, state)
         if state.state in LIVE:
-            state.message = _epitaph(state)
+            state.message = _epitaph(state, workload.folder)
             state.state = "failed"
             state.finished = time.time()
         Workload(workload.folder, handle).write(state)
@@ -169,7 +170,7 @@ def remove(workload: Workload) -> None:
     trash = root() / f".trash-{secrets.token_hex(8)}"
     with contextlib.suppress(FileNotFoundError):
         workload.folder.rename(trash)
-        shutil.rmtree(trash)
+        shutil.rmtree(trash, ignore_errors=True)  # what is left is swept by the next start
 
 
 def sweep() -> None:
@@ -201,9 +202,10 @@ def _clear(folder: Path, state: State) -> None:
     shutil.rmtree(folder / TPM_FOLDER, ignore_errors=True)
 
 
-def _epitaph(state: State) -> str:
+def _epitaph(state: State, folder: Path) -> str:
     if state.qemu is None:
-        return "the command that started it ended before the VM ran"
+        words = last_lines(folder / SUPERVISOR_LOG, 1)
+        return "it ended before its VM ran" + (f": {words[0]}" if words else "")
     if state.qemu.boot != processes.boot_id():
         return "the host was restarted while it ran"
     return "its supervisor ended unexpectedly, so the VM was stopped"
