@@ -55,7 +55,8 @@ def append_log(folder: Path, record: dict[str, Any]) -> None:
     path = folder / LOG
     with private(path, "ab") as file:
         file.write(msgspec.json.encode(record) + b"\n")
-        full = file.tell() > MAX_LOG
+        file.flush()
+        full = os.fstat(file.fileno()).st_size > MAX_LOG
     if full:
         path.replace(folder / (LOG + ".old"))
 
