@@ -223,7 +223,7 @@ def test_fuzz_only_malformed_or_refused(data):
     at = data.draw(st.integers(0, len(DOCUMENT) - 1))
     size = data.draw(st.integers(0, 4))
     changed = DOCUMENT[:at] + data.draw(st.binary(max_size=4)) + DOCUMENT[at + size :]
-    if changed == DOCUMENT:
-        return
+    if changed.removeprefix(b"\xd2") == DOCUMENT.removeprefix(b"\xd2"):
+        return  # COSE_Sign1 may carry its tag or not (RFC 9052 section 2)
     with pytest.raises((Malformed, Refused)):
         nitro.verify(given_document(changed), ENCLAVE.endorsements, NONCE, ENCLAVE.now)
