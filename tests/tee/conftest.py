@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,3 +63,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         skip = pytest.mark.skip(reason=f"no genuine evidence at {evidence_root()}: set CASEMATE_EVIDENCE")
         params = [pytest.param(s, id=s.id) for s in found] or [pytest.param(None, id="none", marks=skip)]
         metafunc.parametrize("genuine", params)
+
+
+@pytest.fixture
+def genuine_by_id() -> Callable[[str], Genuine]:
+    """The sample of a name; skips where there is no genuine evidence."""
+
+    def find(name: str) -> Genuine:
+        for found in samples(name.partition("/")[0]):
+            if found.id == name:
+                return found
+        pytest.skip(f"no genuine evidence at {evidence_root()}: set CASEMATE_EVIDENCE")
+
+    return find

@@ -296,6 +296,8 @@ def load_crl(der: bytes) -> x509.CertificateRevocationList:
     """Parse one DER revocation list; every defect is `Malformed`."""
     try:
         crl = x509.load_der_x509_crl(der)
+        if not der.endswith(b"\0" + crl.signature):
+            raise ValueError("signature is not a whole number of bytes")
         _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc, len(crl))
     except _X509_ERRORS as error:
         raise Malformed(f"revocation list: cannot be read ({type(error).__name__})") from error

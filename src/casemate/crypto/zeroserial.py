@@ -37,6 +37,11 @@ def signed_by(der: bytes, copy: x509.Certificate, key: CertificatePublicKeyTypes
     tbs, parameters = copy.tbs_certificate_bytes, copy.signature_algorithm_parameters
     start = _content(der, 0)
     message = der[start : start + len(tbs)]
+    # The algorithm stands twice, inside what is signed and behind it; they must agree (RFC 5280 section 4.1.1.2).
+    inside, behind = der[at + len(_ZERO) :], der[start + len(tbs) :]
+    size = 2 + inside[1]
+    if inside[1] & 0x80 or inside[:size] != behind[:size]:
+        return False
     algorithm = copy.signature_hash_algorithm
     try:
         if isinstance(key, rsa.RSAPublicKey) and algorithm is not None:

@@ -1,0 +1,116 @@
+"""Every byte that a signature or a pinned digest covers, when changed, is refused; no change makes a room crash.
+
+`make test` changes some bytes of genuine samples, `make soak` all of them; the counts are printed. What may be changed
+without a refusal is listed here with its reason, and nothing else may.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from casemate.crypto import pem
+from casemate.errors import Malformed, Refused, Unusable
+from casemate.schema.endorsements import Endorsements
+from casemate.schema.evidence import Evidence
+from casemate.schema.request import Request
+from casemate.tee import room
+from casemate.tee.dcap import collateral
+from casemate.wire.encoding import b64
+
+WHITE_SPACE = "white space in PEM text, or the NUL behind it"
+PADDING = "padding of the buffer behind the quote's own length"
+UNUSED = "a document that is carried along and not needed: the chain is in the quote"
+ASVK = "AMD's chain for the other kind of key: only that it can be read counts"
+
+Verify = Callable[[bytes], object]
+
+
+def every(data: bytes, verify: Verify, stride: int) -> tuple[Counter[str], list[int]]:
+    """What came of changing each byte (or each `stride`-th), and the offsets that were accepted."""
+    counts: Counter[str] = Counter()
+    accepted = []
+    for offset in range(0, len(data), stride):
+        changed = data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
+        try:
+            verify(changed)
+            counts["accepted"] += 1
+            accepted.append(offset)
+        except (Malformed, Refused, Unusable) as error:
+            counts[type(error).__name__] += 1
+    return counts, accepted
+
+
+def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
+    """(name, bytes, verify with these bytes changed, why a change at an offset may be accepted) of a sample."""
+    tee, now = genuine.id.split("/")[0], genuine.as_of
+    judge = room(tee).verify
+
+    def with_evidence(primary, endorsements):
+        return judge(Evidence(tee=tee, primary=primary), endorsements, Request(), now)
+
+    if tee == "nitro":
+        data = genuine.read("doc.cbor")
+        yield "document", data, lambda c: with_evidence({"document": b64(c)}, Endorsements()), lambda _: ""
+    elif tee == "snp":
+        raw, vek = genuine.read("report.bin"), genuine.read("vek.der")
+        pool = [vek, *pem.certificates(genuine.read("ask_ark_asvk.pem"))]
+
+        def with_pool(certificates, report=raw):
+            return with_evidence({"attestation_report": b64(report)}, Endorsements(certificates=tuple(certificates)))
+
+        yield "report", raw, lambda c: with_pool(pool, c), lambda _: ""
+        for i, name in enumerate(("vcek", "ask", "ark", "asvk")):
+            reason = ASVK if name == "asvk" else ""
+            yield name, pool[i], lambda c, i=i: with_pool([*pool[:i], c, *pool[i + 1 :]]), lambda _, r=reason: r
+    else:
+        quote, documents = genuine.read("quote.bin"), collateral.from_json(genuine.read("collateral.json"))
+        used = len(quote) - genuine.facts["trailing"]
+
+        def quote_reason(offset):
+            around = offset >= quote.index(b"-----BEGIN") and quote[offset : offset + 1] in (b"\n", b"\0")
+            return PADDING if offset >= used else WHITE_SPACE if around else ""
+
+        yield (
+            "quote",
+            quote,
+            lambda c: with_evidence({"quote": b64(c)}, Endorsements(collateral=documents)),
+            quote_reason,
+        )
+        for name, document in documents.items():
+
+            def text_reason(offset, name=name, document=document):
+                if name == "pck_crl_issuer_chain":
+                    return UNUSED
+                stray = document[offset : offset + 1] in (b"\n", b"\0")
+                return WHITE_SPACE if name.endswith("issuer_chain") and stray else ""
+
+            def changed(c, name=name):
+                return with_evidence({"quote": b64(quote)}, Endorsements(collateral=documents | {name: c}))
+
+            yield name, document, changed, text_reason
+
+
+SAMPLES = ("nitro/prod-2024", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening", "tdx/v4-b0c06f-uptodate",
+           "tdx/v5-90c06f-uptodate")  # fmt: skip
+
+
+def judge_mutations(genuine, stride: int) -> None:
+    for name, data, verify, reason in parts(genuine):
+        verify(data)  # the sample itself is accepted
+        counts, accepted = every(data, verify, stride)
+        print(f"{genuine.id} {name}: {len(data)} bytes, {dict(counts)}")
+        assert [offset for offset in accepted if not reason(offset)] == [], name
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_changed_bytes_are_refused_sampled(sample, genuine_by_id):
+    judge_mutations(genuine_by_id(sample), 61)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_changed_bytes_are_refused_in_full(sample, genuine_by_id):
+    judge_mutations(genuine_by_id(sample), 1)
