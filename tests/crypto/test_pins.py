@@ -1,4 +1,4 @@
-"""The hand-cut SubjectPublicKeyInfo equals the one of a full X.509 parser, and a hostile certificate is only Malformed."""
+"""The hand-cut SubjectPublicKeyInfo equals that of a full X.509 parser, and a hostile certificate is only Malformed."""
 
 import datetime
 

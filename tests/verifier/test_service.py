@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from examples.demo.service import signing_key, tls_pair
 
 from casemate.boot import initdata
 from casemate.errors import Malformed, Unavailable, Unusable
@@ -21,7 +22,6 @@ from casemate.testing.tpm import FakeTpm, FakeVendor
 from casemate.verifier import service
 from casemate.verifier.trust import Trust, from_document
 from casemate.wire.encoding import b64, unb64u
-from examples.demo.service import signing_key, tls_pair
 
 FOUNDING = Founding(tenant="demo", name="web", founded="2026-11-21T00:00:00Z", salt="00" * 16)
 PIN = "sha256:" + "ab" * 32

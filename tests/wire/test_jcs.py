@@ -49,6 +49,6 @@ def test_only_malformed(data):
 
 
 def test_known_vector():
-    assert jcs.canonical({"b": [1e30, 4.5, 2e-3], "a": "\u20ac$\u000f\nA'B\"\\\\\"/"}) == (
+    assert jcs.canonical({"b": [1e30, 4.5, 2e-3], "a": '\u20ac$\u000f\nA\'B"\\\\"/'}) == (
         b'{"a":"\xe2\x82\xac$\\u000f\\nA\'B\\"\\\\\\\\\\"/","b":[1e+30,4.5,0.002]}'
     )
