@@ -130,10 +130,17 @@ def run(stage: Stage) -> None:
     page = wait_for(lambda: get(stage, "/"), "the page")
     seconds = time.monotonic() - begun
     stage.story.figures["run_to_first_answer_seconds"] = round(seconds, 2)
+    seen = casemate("inspect", stage.workload).document
+    figures = {"qemu_peak_mib": seen["qemu_peak_mib"], "memory_mib": seen["memory_mib"]}
+    resident = next(p["detail"]["agent_kib"] for p in seen["phases"] if p["name"] == "run")
+    stage.story.figures |= figures | {"agent_resident_mib": round(resident / 1024, 1)}
     if b"the first secret" not in page:
         raise Failed(f"the page carries no secret: {page[:300]!r}")
     stage.story.say(f"https://127.0.0.1:{stage.port}/ says: The secret line: the first secret")
     stage.story.say(f"from `casemate run` to the first answer: {seconds:.1f} s")
+    stage.story.say(
+        f"QEMU at most {figures['qemu_peak_mib']} MiB for a VM of {figures['memory_mib']} MiB, agent {resident >> 10} MiB"
+    )
 
 
 def start(stage: Stage) -> Output:
