@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from casemate.schema.endorsements import PRODUCTION, Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
-from casemate.tee.snp import report
+from casemate.tee.snp import report, wire
 from casemate.tee.snp.report import Tcb
 from casemate.testing import pki
 from casemate.testing.pki import der, der_int
@@ -80,7 +80,7 @@ class FakeChip:
     def collect(self, request: Request, *, raw: bool = False) -> Evidence:
         """Evidence for `request`; CoCo's form, or our own where `raw`."""
         data = self.report(request)
-        primary = report.to_json(data, self.chain)
+        primary = wire.to_json(data, self.chain)
         if raw:
             from casemate.wire.encoding import b64
 

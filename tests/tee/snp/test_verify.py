@@ -14,7 +14,7 @@ from casemate.schema.endorsements import DEVELOPMENT, Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import snp
-from casemate.tee.snp import report, vek
+from casemate.tee.snp import report, vek, wire
 from casemate.testing.snp import BROKEN, FakeChip
 from casemate.wire.encoding import b64
 
@@ -28,7 +28,7 @@ def evidence(raw: bytes) -> Evidence:
 
 
 def coco(raw: bytes) -> Evidence:
-    return Evidence(tee="snp", primary=json.loads(json.dumps(report.to_json(raw, []))))
+    return Evidence(tee="snp", primary=json.loads(json.dumps(wire.to_json(raw, []))))
 
 
 def failed(given_evidence, endorsements, request, now):
@@ -288,8 +288,8 @@ def test_every_failed_rule_is_told():
 
 def test_both_forms_carry_the_same_report():
     raw = FakeChip("Turin", version=5).report(ASKED)
-    assert report.parse_evidence(coco(raw).primary)[0] == raw
-    assert report.parse_evidence(evidence(raw).primary)[0] == raw
+    assert wire.parse_evidence(coco(raw).primary)[0] == raw
+    assert wire.parse_evidence(evidence(raw).primary)[0] == raw
 
 
 def table(*entries: tuple[bytes, bytes]) -> bytes:
@@ -444,6 +444,6 @@ def test_fuzz_certificates_only_malformed_refused_or_unusable(which, data):
 def test_fuzz_json_only_malformed(value):
     for primary in ({"attestation_report": value}, {"attestation_report": b64(RAW), "cert_chain": value}):
         try:
-            report.parse_evidence(primary)
+            wire.parse_evidence(primary)
         except Malformed:
             continue

@@ -11,7 +11,7 @@ from casemate.errors import Malformed, Unusable
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import tsm
-from casemate.tee.snp import report
+from casemate.tee.snp import report, wire
 
 PROVIDER = "sev_guest"
 
@@ -25,4 +25,4 @@ def collect(request: Request, *, reports: Path = tsm.REPORTS) -> Evidence:
         chain = report.certificate_table(found.aux)
     except Malformed:
         chain = []  # the host's certificates are a convenience: the verifier can fetch AMD's
-    return Evidence(tee="snp", primary=report.to_json(found.out, chain))
+    return Evidence(tee="snp", primary=wire.to_json(found.out, chain))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from casemate.errors import Unavailable, Unusable
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
-from casemate.tee.snp.report import VLEK, Report, Tcb, parse, parse_evidence
+from casemate.tee.snp.report import VLEK, Report, Tcb, parse
+from casemate.tee.snp.wire import parse_evidence
 
 SERVICE = "https://kdsintf.amd.com"
 

@@ -62,13 +62,14 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     that end in `.crl`.
     """
     from casemate.tee.snp import claims as shared
-    from casemate.tee.snp import report as wire
+    from casemate.tee.snp.report import parse
+    from casemate.tee.snp.wire import parse_evidence
 
     if evidence.tee != NAME:
         raise Unusable(f"evidence of {evidence.tee[:32]!r} was given to the SNP room")
-    raw, sent = wire.parse_evidence(evidence.primary)
+    raw, sent = parse_evidence(evidence.primary)
     rules = Rules(NAME)
-    report = wire.parse(raw)
+    report = parse(raw)
     key, path, root = _key(sent, endorsements, now, rules)
     _signature(report, path, rules)
     if key is not None and path is not None:
