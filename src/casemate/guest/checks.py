@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from pathlib import Path
@@ -66,6 +67,11 @@ def console(line: str) -> None:
     """One printable line for the console; never container output, never a secret."""
     text = "".join(c if c.isprintable() else " " for c in line[:_LINE])
     print(f"casemate: {text}", flush=True)
+
+
+def advice(error: OSError) -> str:
+    """What to do about the machine's error, as a clause."""
+    return "; start the workload with more memory" if error.errno in (errno.ENOSPC, errno.ENOMEM) else ""
 
 
 def where(error: BaseException) -> str:

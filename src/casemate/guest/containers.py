@@ -30,6 +30,7 @@ _CPU_PERIOD = 100_000
 _HIDDEN = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
     *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/proc/kallsyms", "/proc/kmsg"),
+    *("/proc/iomem", "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/slabinfo"),
     *("/sys/firmware", "/sys/kernel/config", "/sys/kernel/security", "/sys/kernel/debug", "/sys/kernel/tracing"),
     *("/sys/class/tpm", "/sys/class/tpmrm", "/sys/class/virtio-ports", "/sys/class/misc", "/sys/devices/virtual/misc"),
     *("/sys/devices/virtual/powercap", "/sys/devices/virtual/block", "/sys/devices/virtual/tpm", "/sys/module"),

@@ -37,6 +37,9 @@ def start(settings: Settings) -> str:
     except CasemateError as error:
         state, message = "failed", f"{error} ({error.hint})" if error.hint else str(error)
         checks.console(f"failed: {message}")
+    except OSError as error:
+        state, message = "failed", f"the machine failed: {error.strerror} ({checks.where(error)}){checks.advice(error)}"
+        checks.console(f"failed: {message}")
     except Exception as error:  # noqa: BLE001 - a defect ends the workload; its text could hold a secret
         state, message = "failed", f"the agent has a defect: {checks.where(error)}"
         checks.console(f"failed: {message}")
