@@ -139,7 +139,8 @@ def run(stage: Stage) -> None:
     stage.story.say(f"https://127.0.0.1:{stage.port}/ says: The secret line: the first secret")
     stage.story.say(f"from `casemate run` to the first answer: {seconds:.1f} s")
     stage.story.say(
-        f"QEMU at most {figures['qemu_peak_mib']} MiB for a VM of {figures['memory_mib']} MiB, agent {resident >> 10} MiB"
+        f"memory: QEMU at most {figures['qemu_peak_mib']} MiB for a VM of {figures['memory_mib']} MiB, "
+        f"agent {resident >> 10} MiB"
     )
 
 
