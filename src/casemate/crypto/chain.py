@@ -29,7 +29,9 @@ from casemate.errors import Finding, Malformed
 
 MAX_LENGTH = 5
 _REMEMBERED = 512
+_LISTS_REMEMBERED = 32
 _MAX_BYTES = 16 << 10
+_MAX_LIST_BYTES = 4 << 20
 _HASHES = {"sha256", "sha384", "sha512"}
 _KNOWN = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
 _X509_ERRORS = (
@@ -291,9 +293,11 @@ def _revocation(links: list[Certificate], crls: Sequence[bytes], now: datetime, 
         path.revocation = "partly checked"
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_LISTS_REMEMBERED)
 def load_crl(der: bytes) -> x509.CertificateRevocationList:
     """Parse one DER revocation list; every defect is `Malformed`."""
+    if len(der) > _MAX_LIST_BYTES:
+        raise Malformed(f"revocation list: {len(der)} bytes, at most {_MAX_LIST_BYTES} allowed")
     try:
         crl = x509.load_der_x509_crl(der)
         if not der.endswith(b"\0" + crl.signature):
@@ -304,7 +308,7 @@ def load_crl(der: bytes) -> x509.CertificateRevocationList:
     return crl
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_LISTS_REMEMBERED)
 def _list_of(crl_der: bytes, issuer_der: bytes) -> bool:
     """Whether the issuer signed the list and may."""
     crl, issuer = load_crl(crl_der), _load(issuer_der)

@@ -35,10 +35,14 @@ class Rules:
         """Check two byte strings in constant time, shown as hex."""
         return self.check(rule, hmac.compare_digest(expected, found), _hex(expected), _hex(found), hint)
 
-    def register(self, rule: str, expected: bytes, found: bytes, hint: str = "") -> bool:
-        """Check a fixed-size register that holds `expected` and zeros behind it; a value too long is never cut."""
-        if len(expected) > len(found):
-            return self.check(rule, False, f"{len(expected)} bytes", f"a register of {len(found)} bytes", hint)
+    def register(self, rule: str, expected: bytes, found: bytes, hint: str = "", *, size: int | None = None) -> bool:
+        """Check a fixed-size register that holds `expected` and zeros behind it.
+
+        A value too long is never cut; an empty one, or one that has not `size` bytes, never matches the zeros.
+        """
+        if not 1 <= len(expected) <= len(found) or (size is not None and len(expected) != size):
+            wanted = f"{size} bytes" if size is not None else f"1 to {len(found)} bytes"
+            return self.check(rule, False, wanted, f"{len(expected)} bytes were asked for", hint)
         return self.equal(rule, expected.ljust(len(found), b"\0"), found, hint)
 
     def add(self, findings: list[Finding]) -> None:

@@ -247,6 +247,30 @@ def test_a_current_list_is_counted():
     assert claims.valid_until == chip.now + timedelta(days=30)
 
 
+def test_a_pool_with_the_authorities_of_every_product():
+    from casemate.testing.snp import authorities
+
+    pool = tuple(a.certificate for product in ("Genoa", "Turin", "Milan") for a in authorities(product))
+    for product in ("Milan", "Genoa", "Turin"):
+        chip = FakeChip(product)
+        chip.parts.dropped = ("ASK", "ARK")
+        everything = Endorsements(anchors=chip.endorsements.anchors, certificates=pool)
+        assert snp.verify(chip.collect(ASKED), everything, ASKED, chip.now).values["product"] == product
+
+
+def test_a_list_from_the_attester_is_left_aside():
+    chip = FakeChip()
+    given_evidence = chip.collect(ASKED)
+    given_evidence.primary["cert_chain"].append({"cert_type": "CRL", "data": b64(b"no list")})
+    assert snp.verify(given_evidence, chip.endorsements, ASKED, chip.now).values["revocation"] == "not checked"
+
+
+def test_an_empty_question_is_no_question():
+    chip = FakeChip()
+    nothing = Request(report_data=b"", initdata_digest=b"")
+    assert failed(chip.collect(Request()), chip.endorsements, nothing, chip.now) == {"report_data", "initdata"}
+
+
 def test_a_masked_chip_id_is_told():
     chip = FakeChip(fields={"chip_id": bytes(64)})
     claims = snp.verify(chip.collect(ASKED), chip.endorsements, ASKED, chip.now)

@@ -347,6 +347,41 @@ def test_collect_notices_another_writer_and_another_tee(tmp_path, monkeypatch):
         collect(ASKED, reports=tmp_path)
 
 
+def test_an_empty_question_is_no_question():
+    td = FakeTd()
+    nothing = Request(report_data=b"", initdata_digest=b"")
+    assert failed(td.collect(Request()), td.endorsements, nothing, td.now) == {"report_data", "initdata"}
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 300)
+    | st.sampled_from(["TDX", "SGX", "2020-01-01T00:00:00Z", "Revoked", "ff"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["tcb", "isvsvn", "svn"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(["info", "identity"]), st.data())
+def test_fuzz_signed_collateral_only_known_errors(kind, data):
+    """Documents that Intel's key would have signed, with a member of another shape: no crash either."""
+    td = FakeTd()
+    parts = td.platform.parts
+    from casemate.testing import dcap as fake
+
+    whole = fake.tcb_info(td.platform) if kind == "info" else fake.qe_identity(td.platform)
+    name = data.draw(st.sampled_from(sorted(whole)))
+    value = data.draw(JSON)
+    setattr(parts, kind, {name: value} | ({"version": 2} if data.draw(st.booleans()) else {}))
+    documents = Endorsements(anchors=td.endorsements.anchors, collateral=parts.documents())
+    try:
+        tdx.verify(td.collect(ASKED), documents, ASKED, td.now)
+    except (Malformed, Refused, Unusable):
+        pass
+
+
 TD = FakeTd()
 EVIDENCE = TD.collect(ASKED)
 

@@ -110,8 +110,8 @@ class PlatformLevel:
 def tcb_info(text: bytes) -> tuple[TcbInfo, tuple[PlatformLevel, ...]]:
     """Parse a TCB info and its levels, highest first (SGX SVNs, PCE SVN, TDX SVNs), whatever the order of the text."""
     info: TcbInfo = _decode(text, TcbInfo, "tcb_info")
-    if info.version not in (2, 3):
-        raise Malformed(f"tcb_info: version {info.version}, 2 and 3 are known")
+    if info.version not in (2, 3) or (info.version == 2 and info.id != "SGX"):
+        raise Malformed(f"tcb_info: version {info.version} of {info.id[:16]!r}, 2 (SGX) and 3 are known")
     levels = [_platform_level(level, info) for level in info.tcb_levels]
     return info, tuple(sorted(levels, key=lambda x: (x.sgx, x.pce_svn, x.tdx), reverse=True))
 
@@ -135,6 +135,8 @@ def isv_levels(levels: tuple[Level, ...]) -> list[tuple[int, Level]]:
 
 def from_json(data: bytes) -> dict[str, bytes]:
     """Documents by name from the one JSON object that quote libraries exchange (binary members in hex)."""
+    if len(data) > 4 * MAX_DOCUMENT:
+        raise Malformed(f"collateral: {len(data)} bytes, at most {4 * MAX_DOCUMENT} allowed")
     try:
         members = json.loads(data)
     except (ValueError, RecursionError) as error:

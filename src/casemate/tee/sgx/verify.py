@@ -41,7 +41,8 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     if request.report_data is not None:
         rules.register("report_data", request.report_data, body.report_data, "the enclave answered another question")
     if request.initdata_digest is not None:
-        rules.register("initdata", request.initdata_digest, body.config_id, "another initdata was given to the enclave")
+        hint = "another initdata was given to the enclave"
+        rules.register("initdata", request.initdata_digest, body.config_id, hint, size=32)
     rules.settle("collateral.")
     root = platform.root
     if root is None or not platform.complete:

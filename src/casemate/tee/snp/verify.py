@@ -111,8 +111,8 @@ def _key(
     from casemate.tee.snp import vek
 
     pool = list(dict.fromkeys([*(d for kind, d in sent if kind in _KINDS), *endorsements.certificates]))
-    crls = [d for kind, d in sent if kind == "CRL"]
-    crls += [d for name, d in endorsements.collateral.items() if name.endswith(".crl")]
+    # A list that the attester sends is left aside: it would choose one that spares it.
+    crls = [d for name, d in endorsements.collateral.items() if name.endswith(".crl")]
     try:
         loaded = {der: chain.load(der) for der in pool}
         leaf = next((d for d in pool if vek.kind_of(loaded[d])), None)
@@ -122,8 +122,7 @@ def _key(
         roots = trusted(NAME, PINS, pool, endorsements)
         if not roots and not any(c.cert.subject == c.cert.issuer for c in loaded.values()):
             rules.check("certificates.ark", False, "AMD's root certificate (ARK)", "absent", _HINT)
-        others = [d for d in pool if d != leaf and _is_authority(loaded[d])]
-        links = [leaf, *others][: chain.MAX_LENGTH]
+        links = [leaf, *_authorities(loaded, leaf)][: chain.MAX_LENGTH]
         path = chain.walk(links, [r.certificate for r in roots], now, rule="snp.vek", leaf_usages=None, crls=crls)
     except Malformed as error:
         rules.check("vek.chain", False, "X.509 certificates", error, "the certificates were changed")
@@ -147,8 +146,13 @@ def _key(
 _KINDS = frozenset({"VCEK", "VLEK", "ASK", "ARK"})
 
 
-def _is_authority(certificate: Certificate) -> bool:
-    return certificate.ca is not None and certificate.ca.ca
+def _authorities(loaded: dict[bytes, Certificate], leaf: bytes) -> list[bytes]:
+    """The authorities above `leaf` by name; the pool may hold those of every product."""
+    authorities = {d: c.cert for d, c in loaded.items() if c.ca is not None and c.ca.ca}
+    names = {loaded[leaf].cert.issuer}
+    for _ in range(2):
+        names |= {cert.issuer for cert in authorities.values() if cert.subject in names}
+    return [d for d, cert in authorities.items() if cert.subject in names]
 
 
 def _signature(report: Report, path: Path | None, rules: Rules) -> None:
