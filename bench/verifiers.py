@@ -40,17 +40,18 @@ _CACHES = (
 Run = Callable[[], object]
 
 
-def median(run: Run, rounds: int = ROUNDS, *, cold: bool = False) -> float:
-    """Median microseconds of `run`."""
-    times = []
+def medians(*runs: Run, rounds: int = ROUNDS, cold: bool = False) -> list[float]:
+    """Median microseconds of each, taken in turn, so that a busy machine slows all alike."""
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        if cold:
-            for cache in _CACHES:
-                cache.cache_clear()
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times) * 1e6
+        for run, kept in zip(runs, times, strict=True):
+            if cold:
+                for cache in _CACHES:
+                    cache.cache_clear()
+            begun = time.perf_counter()
+            run()
+            kept.append(time.perf_counter() - begun)
+    return [statistics.median(kept) * 1e6 for kept in times]
 
 
 def main() -> int:
@@ -70,8 +71,8 @@ def main() -> int:
 def row(name: str, run: Run, base: Run, label: str, target: float) -> bool:
     """One line; returns whether the target was missed."""
     run()
-    warm, reference = median(run), median(base)
-    cold = median(run, COLD_ROUNDS, cold=True)
+    warm, reference = medians(run, base)
+    (cold,) = medians(run, rounds=COLD_ROUNDS, cold=True)
     ratio = warm / reference
     print(f"{name:<10}{cold:>9.0f}{warm:>9.0f}{reference:>9.0f}{ratio:>7.2f}  {target:<6}  {label}")
     return ratio > target

@@ -49,7 +49,8 @@ _Ext = TypeVar("_Ext", bound=x509.ExtensionType)
 class Certificate:
     """A certificate with the fields that the rules use, read once so that errors surface here.
 
-    `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given.
+    `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given. `names`
+    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo).
     """
 
     cert: x509.Certificate
@@ -60,6 +61,8 @@ class Certificate:
     extended: frozenset[str]
     unknown_critical: tuple[str, ...]
     key: bytes
+    key_digest: bytes
+    names: tuple[bytes, bytes]
 
     @property
     def serial(self) -> int:
@@ -102,6 +105,7 @@ def _load(der: bytes) -> Certificate:
     unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))
     # Read all that the rules read later: `cryptography` parses lazily and would raise there.
     _ = (cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc, cert.signature_hash_algorithm)
+    key = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Certificate(
         cert=cert,
         der=der,
@@ -110,7 +114,9 @@ def _load(der: bytes) -> Certificate:
         usage=_extension(extensions, x509.KeyUsage),
         extended=frozenset(o.dotted_string for o in extended) if extended else frozenset(),
         unknown_critical=unknown,
-        key=cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        key=key,
+        key_digest=hashlib.sha256(key).digest(),
+        names=(cert.subject.public_bytes(), cert.issuer.public_bytes()),
     )
 
 
@@ -210,7 +216,7 @@ def is_root(der: bytes, key_digest: bytes) -> bool:
         item = load(der)
     except Malformed:
         return False
-    return hmac.compare_digest(hashlib.sha256(item.key).digest(), key_digest) and _issued(item, item)
+    return hmac.compare_digest(item.key_digest, key_digest) and _issued(item, item)
 
 
 def _validity(item: Certificate, now: datetime, rule: str) -> list[Finding]:

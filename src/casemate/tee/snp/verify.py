@@ -120,7 +120,7 @@ def _key(
             rules.check("certificates.vek", False, "the VCEK or VLEK certificate", "absent", _HINT)
             return None, None, None
         roots = trusted(NAME, PINS, pool, endorsements)
-        if not roots and not any(c.cert.subject == c.cert.issuer for c in loaded.values()):
+        if not roots and not any(c.names[0] == c.names[1] for c in loaded.values()):
             rules.check("certificates.ark", False, "AMD's root certificate (ARK)", "absent", _HINT)
         links = [leaf, *_authorities(loaded, leaf)][: chain.MAX_LENGTH]
         path = chain.walk(links, [r.certificate for r in roots], now, rule="snp.vek", leaf_usages=None, crls=crls)
@@ -148,11 +148,11 @@ _KINDS = frozenset({"VCEK", "VLEK", "ASK", "ARK"})
 
 def _authorities(loaded: dict[bytes, Certificate], leaf: bytes) -> list[bytes]:
     """The authorities above `leaf` by name; the pool may hold those of every product."""
-    authorities = {d: c.cert for d, c in loaded.items() if c.ca is not None and c.ca.ca}
-    names = {loaded[leaf].cert.issuer}
+    authorities = {d: c.names for d, c in loaded.items() if c.ca is not None and c.ca.ca}
+    wanted = {loaded[leaf].names[1]}
     for _ in range(2):
-        names |= {cert.issuer for cert in authorities.values() if cert.subject in names}
-    return [d for d, cert in authorities.items() if cert.subject in names]
+        wanted |= {issuer for subject, issuer in authorities.values() if subject in wanted}
+    return [d for d, (subject, _) in authorities.items() if subject in wanted]
 
 
 def _signature(report: Report, path: Path | None, rules: Rules) -> None:
