@@ -51,7 +51,8 @@ def unmet(requirements: list[str], lock: str) -> list[str]:
     text = (ROOT / FOLDER / lock).read_text()
     pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
     found = [(Requirement(line), line) for line in requirements]
-    return [line for asked, line in found if not asked.specifier.contains(pins.get(canonicalize_name(asked.name), "0"))]
+    locked = [(asked, line, pins.get(canonicalize_name(asked.name))) for asked, line in found]
+    return [line for asked, line, pin in locked if pin is None or not asked.specifier.contains(pin)]
 
 
 def compile_file(arguments: list[str], name: str) -> None:

@@ -228,8 +228,10 @@ def fingerprint() -> str:
 
 def works(python: Path) -> bool:
     """Whether an existing environment still starts and has pip."""
-    probe = subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False)
-    return probe.returncode == 0
+    try:
+        return subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def run(command: list[str], purpose: str) -> None:
