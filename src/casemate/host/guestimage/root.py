@@ -97,7 +97,9 @@ def _compile(root: Path) -> None:
     said = subprocess.run(
         [
             libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, "--argv0", python, python, "-S", "-B",
-            "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *folders,
+            "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+            "-e", root,  # a link out of the root would bring in a file of the machine that builds
+            "-s", root, "-p", "/", *folders,
         ],
         capture_output=True, text=True, check=False,
         env={"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
