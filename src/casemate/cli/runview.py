@@ -14,7 +14,8 @@ from casemate.cli import workloadview
 from casemate.cli.output import emit
 from casemate.cli.output import note as say
 from casemate.errors import Unusable
-from casemate.host import author, guestimage, launch, workloads
+from casemate.drivers import paths
+from casemate.host import author, domain, guestimage, launch, workloads
 from casemate.host import stop as stopping
 from casemate.host.guestimage import GuestImage
 from casemate.host.launch import Options
@@ -34,7 +35,13 @@ def manifest(path: Path) -> Manifest:
 
 
 def image(folder: Path | None) -> GuestImage:
-    """The guest image in `folder`, or the usual one from the cache (built when it is not there)."""
+    """The guest image in `folder`; else the one whose values the local domain accepts; else the usual one, built.
+
+    An image built after `casemate up` would be refused by the domain's broker, so the domain's own comes first.
+    """
+    if folder is None and (local := domain.context(paths.home())) is not None:
+        known = Path(local["guest_image"])
+        folder = known if known.is_dir() else None
     return guestimage.load(folder) if folder is not None else guestimage.ensure(say)
 
 
