@@ -13,8 +13,8 @@ import click
 from casemate.cli import workloadview
 from casemate.cli.output import emit
 from casemate.cli.output import note as say
-from casemate.errors import Unusable
 from casemate.drivers import paths
+from casemate.errors import Unusable
 from casemate.host import author, domain, guestimage, launch, workloads
 from casemate.host import stop as stopping
 from casemate.host.guestimage import GuestImage
