@@ -24,6 +24,7 @@ HOSTS = (
     r"ghc[r][.]io",
     r"qua[y][.]io",
     r"gc[r][.]io",
+    r"docke[r][.]io",
 )
 PLACES = (
     r"(?<![a-z0-9.\-_}>)])/wor[k]/",

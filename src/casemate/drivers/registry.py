@@ -55,7 +55,7 @@ class Registry:
         timeout: float = http.TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.host = "registry-1.docker.io" if host == "docker.io" else host
+        self.host = host
         self._insecure, self._credentials = insecure, credentials
         self._timeout, self._sleep = timeout, sleep
         self._origin = f"{'http' if insecure else 'https'}://{self.host}"
