@@ -17,6 +17,7 @@ from casemate.host.guestimage.recipe import Recipe, agent_files
 __all__ = ["assemble", "unpack_root"]
 
 _AGENT = "usr/lib/casemate"
+_AUTHORITIES = "usr/lib/ssl/cert.pem"  # where OpenSSL and Python look, both built by Debian
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -35,7 +36,9 @@ def unpack_root(packages: list[Package], files: Mapping[str, Path], folder: Path
 
 def assemble(recipe: Recipe, root: Path, modules: Modules, init: Path, process_one: Path) -> None:
     """Turn the unpacked packages in `root` into the guest's root folder; `init` starts the Python of `process_one`."""
+    authorities = _authorities(root)
     _prune(recipe, root)
+    _write(root / _AUTHORITIES, authorities)
     for name in recipe.root.folders:
         (root / name).mkdir(parents=True, exist_ok=True)
     for name, text in _FILES.items():
@@ -49,6 +52,15 @@ def assemble(recipe: Recipe, root: Path, modules: Modules, init: Path, process_o
     _compile(root)
     _settle(root)
     _check_libraries(root)
+
+
+def _authorities(root: Path) -> bytes:
+    """Debian's certificate authorities in one file, which its maintainer script would make: for https registries.
+
+    What a registry serves counts by digest and signature; its TLS keeps credentials from the network, no more.
+    """
+    files = sorted((root / "usr/share/ca-certificates/mozilla").glob("*.crt"), key=lambda file: file.name)
+    return b"".join(file.read_bytes() for file in files)
 
 
 def _prune(recipe: Recipe, root: Path) -> None:
