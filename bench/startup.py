@@ -38,7 +38,7 @@ def main() -> int:
             for _ in range(RUNS):
                 one(stage, rows)
         finally:
-            casemate("rm", "web", "--force", "--volumes", may_fail=True)
+            casemate("rm", stage.repository, "--force", "--volumes", may_fail=True)
             casemate("down", may_fail=True)
     table(rows)
     return 0
@@ -53,7 +53,7 @@ def one(stage: Stage, rows: dict[str, list[float]]) -> None:
     steps.start(stage)
     steps.wait_for(lambda: steps.get(stage, "/"), "the page")
     total = time.monotonic() - begun
-    seen = casemate("inspect", "web").document
+    seen = casemate("inspect", stage.repository).document
     phases = sorted(seen["phases"], key=lambda p: p["t"])
     rows.setdefault("host (command to QEMU)", []).append(max(0.0, seen["started"] - seen["created"]))
     rows.setdefault("firmware", []).append(phases[0]["at"] - phases[0]["t"])
@@ -64,8 +64,8 @@ def one(stage: Stage, rows: dict[str, list[float]]) -> None:
     last = phases[-1]
     rows.setdefault("first answer", []).append(max(0.0, total - last["at"]))
     rows.setdefault("all", []).append(total)
-    casemate("stop", "web")
-    casemate("rm", "web")
+    casemate("stop", stage.repository)
+    casemate("rm", stage.repository)
 
 
 def table(rows: dict[str, list[float]]) -> None:

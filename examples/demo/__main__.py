@@ -43,18 +43,18 @@ def main() -> int:
         print("\n    interrupted; stopping what was started", file=sys.stderr)
         interrupted = True
     finally:
-        tidy(work)
+        tidy(stage)
     code = story.finish()
     return 130 if interrupted else code
 
 
-def tidy(work: Path) -> None:
-    """Stop the demo's workloads and its trust domain, remove its folder."""
-    for name in ["web", *(f"refused-{n}" for n in range(4))]:
+def tidy(stage: steps.Stage) -> None:
+    """Remove what this run made and nothing else: its workloads with their volumes, its folder, the domain it began."""
+    for name in stage.workloads:
         casemate("rm", name, "--force", "--volumes", may_fail=True)
-    if not os.environ.get("CASEMATE_DEMO_KEEP"):
+    if stage.began_domain and not os.environ.get("CASEMATE_DEMO_KEEP"):
         casemate("down", may_fail=True)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(stage.work, ignore_errors=True)
 
 
 if __name__ == "__main__":

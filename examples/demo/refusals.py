@@ -110,7 +110,7 @@ def with_machines(stage: Stage) -> None:
         (SHARED, ["image.signature", "image.layer", "resource.owner"], [shared]),
     ]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda a: boot(a[1], a[2]), enumerate_names(attempts)))
+        results = list(pool.map(lambda a: boot(a[1], a[2]), named(stage, attempts)))
     for (what, rules, _), findings in zip(attempts, results, strict=True):
         parts = what.split(", ") if len(rules) > 1 else [what]
         for part, rule in zip(parts, rules, strict=True):
@@ -118,9 +118,11 @@ def with_machines(stage: Stage) -> None:
             stage.story.refusal(part, rule, mine)
 
 
-def enumerate_names(attempts: list[tuple[str, list[str], list[Any]]]) -> list[tuple[str, str, list[Any]]]:
-    """Give each attempt a workload name of its own."""
-    return [(what, f"refused-{number}", words) for number, (what, _, words) in enumerate(attempts)]
+def named(stage: Stage, attempts: list[tuple[str, list[str], list[Any]]]) -> list[tuple[str, str, list[Any]]]:
+    """Give each attempt a workload name of its own, and remember it for the tidying up."""
+    names = [f"{stage.repository}-refused-{number}" for number in range(len(attempts))]
+    stage.workloads += names
+    return [(what, name, words) for (what, _, words), name in zip(attempts, names, strict=True)]
 
 
 def boot(name: str, words: list[Any]) -> list[dict[str, Any]]:

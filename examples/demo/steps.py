@@ -31,6 +31,8 @@ class Stage:
     manifest: Path = Path()
     port: int = 0
     workload: str = ""
+    workloads: list[str] = field(default_factory=list)
+    began_domain: bool = False
     layout: Path = Path()
     # A resource path belongs to one app for good, so that each run of the demo takes a repository of its own.
     repository: str = field(default_factory=lambda: f"web-{secrets.token_hex(4)}")
@@ -56,6 +58,7 @@ def guest_image(stage: Stage) -> None:
 
 def trust_domain(stage: Stage) -> None:
     """Step 2: broker and registry on loopback, on embedded defaults."""
+    stage.began_domain = casemate("status", may_fail=True).code != 0
     stage.context = casemate("up").document
     broker, registry = stage.context["broker"], stage.context["registry"]
     stage.story.say(f"broker {broker['url']}  key {broker['pin'][:23]}…  (SQLite)")
@@ -147,7 +150,8 @@ def run(stage: Stage) -> None:
 def start(stage: Stage) -> Output:
     """Start the web workload on a free port."""
     stage.port = stage.port or free_port()
-    done = casemate("run", stage.manifest, "--publish", f"{stage.port}:{service.PORT}", "--name", "web")
+    stage.workloads = [stage.repository]
+    done = casemate("run", stage.manifest, "--publish", f"{stage.port}:{service.PORT}", "--name", stage.repository)
     stage.workload = done.document["id"]
     for phase in done.document.get("phases", []):
         stage.story.say(f"{phase['name']:<10} at {phase['t']:>6.2f} s of the guest's clock")
