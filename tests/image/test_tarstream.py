@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.errors import Malformed
-from casemate.image.tarstream import MAX_PAX, Reader
+from casemate.image.tarstream import MAX_EXTENDED, MAX_PAX, Reader
 from casemate.testing import tars
 
 
@@ -110,6 +110,23 @@ def test_negative_time_is_the_epoch():
 def test_extended_headers_are_bounded(kind):
     with pytest.raises(Malformed, match="extended header"):
         read(tars.tar(tars.header(b"p", kind, size=MAX_PAX + 1)))
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_the_sum_of_extended_headers_is_bounded(kind):
+    size = MAX_PAX // 4
+    piece = tars.header(b"p", kind, size=size) + (b"%d a=" % size).ljust(size - 1, b"x") + b"\n"
+    if kind in b"xg":  # a name of that length is refused for itself
+        read(tars.tar(piece * 4, tars.file(b"f"), piece * 4, tars.file(b"g")))  # each entry has a bound of its own
+    with pytest.raises(Malformed, match="before one entry"):
+        read(tars.tar(piece * 5, tars.file(b"f")))
+
+
+def test_the_number_of_extended_headers_is_bounded():
+    one = tars.pax({b"mtime": b"1"})
+    read(tars.tar(one * MAX_EXTENDED, tars.file(b"f"), one * MAX_EXTENDED, tars.file(b"g")))
+    with pytest.raises(Malformed, match="before one entry"):
+        read(tars.tar(one * (MAX_EXTENDED + 1), tars.file(b"f")))
 
 
 def test_extended_header_at_the_end():

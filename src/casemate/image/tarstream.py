@@ -13,12 +13,14 @@ import msgspec
 from casemate.errors import Malformed
 
 BLOCK = 512
-MAX_PAX = 256 << 10
+MAX_PAX = 256 << 10  # bytes of extended headers before one entry, together
+MAX_EXTENDED = 8  # and their number
 MAX_NAME = 4096
 MAX_SIZE = 1 << 40
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _EMPTY = bytes(BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
+_EXTENDED = (b"x", b"g", b"L", b"K")
 _XATTRS = b"SCHILY.xattr."
 
 
@@ -66,6 +68,7 @@ class Reader:
     def _next(self) -> Entry | None:
         """The next entry, long names and PAX headers folded in; None at the end of the archive."""
         extra: dict[bytes, bytes] = {}
+        count = total = 0
         while True:
             block = self._header()
             if block is None:
@@ -73,6 +76,10 @@ class Reader:
                     raise Malformed("tar: it ends behind an extended header")
                 return None
             kind, size = block[156:157], _number(block[124:136], "size", MAX_SIZE)
+            if kind in _EXTENDED:
+                count, total = count + 1, total + size
+                if count > MAX_EXTENDED or total > MAX_PAX:
+                    raise Malformed(f"tar: over {MAX_EXTENDED} extended headers, or {MAX_PAX} bytes, before one entry")
             if kind == b"x":
                 extra.update(_pax(self._extra(size)))
             elif kind == b"g":
@@ -124,8 +131,6 @@ class Reader:
         return block
 
     def _extra(self, size: int) -> bytes:
-        if size > MAX_PAX:
-            raise Malformed(f"tar: an extended header of {size} bytes, at most {MAX_PAX} allowed")
         data = self._take(size)
         self._skip(-size % BLOCK)
         return data
