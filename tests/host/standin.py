@@ -2,7 +2,8 @@
 
     python standin.py STEP...    hello · say:<json> · sleep:<s> · console:<text> · exit:<code> · poweroff · serve · deaf
 
-`serve` answers the host: `stop` ends the program after a `stopped`, requests are echoed. `deaf` ignores everything but
+`serve` answers the host: `stop` ends the program after a `stopped`, requests are echoed, SIGUSR1 and SIGUSR2 get
+replies that the host can't pass on (too long; a number that is no JSON number for everybody). `deaf` ignores everything but
 QMP's quit; `mule` ignores that too.
 """
 
@@ -35,6 +36,11 @@ def answer(control: socket.socket, message: dict) -> None:
         tell(control, type="container", name="one", event="exited", code=0)
         tell(control, type="state", state="stopped", findings=[], message=f"grace {message['grace']:g}")
         sys.exit(0)
+    wild = {"SIGUSR1": '"' + "x" * (frames.MAX_FRAME - 40) + '"', "SIGUSR2": str(2**60)}.get(message.get("signal"))
+    if wild:
+        text = f'{{"type":"reply","id":{message["id"]},"wild":{wild}}}'.encode()
+        control.sendall(frames.MARKER + len(text).to_bytes(4, "big") + text)
+        return
     tell(control, type="reply", id=message["id"], echo=message)
 
 

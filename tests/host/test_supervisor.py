@@ -237,6 +237,17 @@ def test_requests_go_by_the_manifest():
     assert reply["echo"] == {"type": "signal", "id": 1, "container": "one", "signal": "SIGHUP"}
 
 
+def test_a_reply_that_cannot_be_passed_on_does_not_end_the_workload():
+    workload = begin("hello", RUNNING, "serve", signals=["SIGUSR1", "SIGUSR2", "SIGHUP"])
+    until(workload, lambda s: s.state == "running" and s.agent)
+    for number in ("SIGUSR1", "SIGUSR2"):
+        with pytest.raises(Unusable, match="can't be passed on"):
+            requests.ask(workload.folder, {"request": "signal", "container": "one", "signal": number})
+    asked = {"request": "signal", "container": "one", "signal": "SIGHUP"}
+    assert requests.ask(workload.folder, asked)["reply"]["echo"]["signal"] == "SIGHUP"
+    assert workloads.settle(workload).state == "running"
+
+
 @pytest.mark.parametrize("granted", [True, False])
 def test_logs_are_kept_only_when_granted(granted):
     line = 'say:{"type":"log","container":"one","stream":"stdout","data":"aGVsbG8K"}'

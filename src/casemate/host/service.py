@@ -7,7 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from casemate.errors import CasemateError
+from casemate.errors import CasemateError, Malformed
 from casemate.host import stopping
 from casemate.host.requests import SOCKET
 from casemate.wire import frames
@@ -138,10 +138,14 @@ def _error(text: str, hint: str = "") -> dict[str, Any]:
 
 
 def _answer(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send one frame and close; a command that went away misses it."""
+    """Send one frame and close; a command that went away misses it. What the guest says may not fit into a frame."""
+    try:
+        frame = frames.pack(message)
+    except Malformed:
+        frame = frames.pack(_error("the answer can't be passed on: too long, or not plain JSON", "ask for less"))
     try:
         connection.settimeout(1.0)
-        connection.sendall(frames.pack(message))
+        connection.sendall(frame)
     except OSError:
         pass
     finally:
