@@ -30,6 +30,21 @@ def test_refused(text):
         jcs.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [r'"\ud800"', r'"\uDFFF"', r'["\udc00\ud800"]', r'{"\uD800":1}', r'{"a":[{"b":"x\ud800y"}]}', '"\ud800"',
+     b'"\xed\xa0\x80"'],
+)  # fmt: skip
+def test_lone_surrogates_are_refused(text):
+    with pytest.raises(Malformed):
+        jcs.parse(text)
+
+
+def test_surrogate_pairs_and_escaped_backslashes_are_text():
+    assert jcs.parse(r'"\uD83D\uDe00"') == "\U0001f600"
+    assert jcs.parse(r'"\\ud800"') == "\\ud800"
+
+
 def test_bounds():
     assert jcs.parse("[" * 32 + "]" * 32)
     with pytest.raises(Malformed, match="nested"):

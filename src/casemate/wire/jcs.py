@@ -1,7 +1,7 @@
 """JSON, bounded on the way in and canonical on the way out (RFC 8259, RFC 8785).
 
-Duplicate keys, depth and size are refused before a document is believed: two readers that disagree about a duplicate
-key are a classic way around a signature.
+Duplicate keys, lone surrogates, depth and size are refused before a document is believed: two readers that disagree
+about a duplicate key are a classic way around a signature.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ def canonical(value: Any) -> bytes:
 
 
 def parse(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, depth: int = MAX_DEPTH) -> Any:
-    """Parse JSON of at most `limit` bytes and `depth` levels; duplicate keys and NaN are errors."""
-    raw = data.encode() if isinstance(data, str) else data
+    """Parse JSON of at most `limit` bytes and `depth` levels; duplicate keys, lone surrogates and NaN are errors."""
+    try:
+        raw = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as error:
+        raise Malformed(f"{name}: half a surrogate pair in the text") from error
     if len(raw) > limit:
         raise Malformed(f"{name}: {len(raw)} bytes, at most {limit} allowed")
     try:
@@ -39,6 +42,8 @@ def parse(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, dept
         raise Malformed(f"{name}: not JSON ({error})") from error
     if _depth(value) > depth:
         raise Malformed(f"{name}: nested deeper than {depth} levels")
+    if b"\\ud" in raw or b"\\uD" in raw:
+        _no_lone_surrogate(value, name)
     return value
 
 
@@ -61,6 +66,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise Malformed(f"JSON: {name} is not a JSON number")
+
+
+def _no_lone_surrogate(value: Any, name: str) -> None:
+    """Half a surrogate pair is no Unicode text (RFC 8259 section 8.2); whatever writes it out again would fail."""
+    try:
+        _json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Malformed(f"{name}: half a surrogate pair in a string") from error
 
 
 def _depth(value: Any) -> int:
