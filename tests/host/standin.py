@@ -3,8 +3,8 @@
     python standin.py STEP...    hello · say:<json> · sleep:<s> · console:<text> · exit:<code> · poweroff · serve · deaf
 
 `serve` answers the host: `stop` ends the program after a `stopped`, requests are echoed, SIGUSR1 and SIGUSR2 get
-replies that the host can't pass on (too long; a number that is no JSON number for everybody). `deaf` ignores everything but
-QMP's quit; `mule` ignores that too.
+replies that the host can't pass on (too long; a number that is no JSON number for everybody). `deaf` ignores everything
+but QMP's quit; `mule` ignores that too.
 """
 
 from __future__ import annotations
