@@ -99,6 +99,20 @@ def test_users(root, wanted, image, expected):
     assert users.find(wanted, image, root) == expected
 
 
+@pytest.mark.parametrize("passwd", ["101:x:0:0::/root:/x\n", "101:x:0:0::/root:/bin/sh\nweb:x:101:102::/srv:/x\n"])
+@pytest.mark.parametrize(("wanted", "gid"), [("101", 101), ("101:101", 101), ("101:0", 0), ("101:7", 7)])
+def test_an_image_does_not_say_who_the_manifests_user_is(root, passwd, wanted, gid):
+    (root / "etc/passwd").write_text(passwd)
+    (root / "etc/group").write_text("101:x:0:101\n7:x:0:101\n")
+    home = "/srv" if "web" in passwd else "/"
+    assert users.find(wanted, "root", root) == User(101, gid, (), home)
+
+
+def test_a_number_is_never_a_login_name(root):
+    (root / "etc/passwd").write_text("101:x:0:0::/root:/bin/sh\n")
+    assert users.find(None, "101", root) == User(101, 0, (), "/")
+
+
 @pytest.mark.parametrize("image", ["nobody", "web:nogroup", "bad", "4294967295", "٣", "-1", "99999999999"])
 def test_users_that_are_none(root, image):
     (root / "etc/passwd").write_text(PASSWD)

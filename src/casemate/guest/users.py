@@ -22,25 +22,32 @@ class User(NamedTuple):
 
 
 def find(wanted: str | None, image: str | None, root: Path) -> User:
-    """`wanted` (uid or uid:gid), else the image's `User` (name or uid, maybe :group) by its passwd and group."""
-    text = wanted or image or "0"
-    name, _, group = text.partition(":")
+    """`wanted` (uid or uid:gid) as it stands, else the image's `User` (name or uid, maybe :group).
+
+    The image's passwd may say where the home of `wanted` is, never who it is: a login name may be a number.
+    """
     lines = [line.split(":") for line in inside.read(root, "/etc/passwd").splitlines() if line.count(":") == 6]
-    entry = next((line for line in lines if name in (line[0], line[2])), None)
+    if wanted is not None:
+        name, _, group = wanted.partition(":")
+        uid = _number(name)
+        named = next((line for line in lines if line[2] == str(uid)), None)
+        return User(uid, _number(group) if group else uid, (), _home(named))
+    name, _, group = (image or "0").partition(":")
+    column = 2 if name.isdigit() else 0
+    entry = next((line for line in lines if line[column] == name), None)
     if entry is None and not name.isdigit():
         raise Malformed(f"image: its user {name[:64]!r} is not in its /etc/passwd")
     uid = _number(entry[2] if entry else name)
     groups = [line.split(":") for line in inside.read(root, "/etc/group").splitlines() if line.count(":") == 3]
-    if group:
-        gid = _group(group, groups)
-    elif wanted:
-        gid = uid  # the manifest's user is a number; its group follows it unless the manifest says more
-    else:
-        gid = _number(entry[3]) if entry else 0
+    gid = _group(group, groups) if group else _number(entry[3]) if entry else 0
     more: tuple[int, ...] = ()
-    if entry is not None and not wanted and not group:
+    if entry is not None and not group:
         more = tuple(_number(line[2]) for line in groups if entry[0] in line[3].split(","))[:_MAX_GROUPS]
-    return User(uid, gid, more, entry[5] if entry and entry[5].startswith("/") else "/")
+    return User(uid, gid, more, _home(entry))
+
+
+def _home(entry: list[str] | None) -> str:
+    return entry[5] if entry is not None and entry[5].startswith("/") else "/"
 
 
 def _group(group: str, groups: list[list[str]]) -> int:
