@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from casemate.drivers import push
 from casemate.drivers.pull import Limits, pull
 from casemate.drivers.registry import Registry
+from casemate.drivers.registryauth import Credentials
 from casemate.errors import Malformed, Refused, Unavailable, Unusable
 from casemate.image import build, cosign, layers
 from casemate.image import manifest as oci
@@ -335,6 +336,42 @@ def test_credentials_come_from_the_broker(make, server, tmp_path):
     store = {"kbs:///a/b/c": b"me:secret", KID: KEY}
     found = pull(reference, registry=table, signers=[SIGNER], keys=store.__getitem__, target=tmp_path / "target")
     assert found.rootfs.is_dir()
+
+
+BCRYPT = "me:$2y$05$Tf/PlEAId6gG9vVpnyhcGujj.unDq1M1TUw6ju1Fs3alpqGywu92W\n"  # of "secret"
+
+
+@pytest.mark.tools
+def test_a_pinned_registry_with_a_password(tmp_path):
+    pin = registries.tls_key(tmp_path / "tls.pem")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "conf").write_text("x")
+    layout = Layout.create(tmp_path / "layout")
+    parts = [build.add_layer(layout, build.folder_tar(tmp_path / "source"))]
+    image = build.add_image(layout, parts, oci.Process(Cmd=["/bin/app"]))
+    push.sign_layout(layout, image, cosign.sign(NAME, image.digest, SIGNING))
+    given = []
+
+    def keys(uri):
+        given.append(uri)
+        return b"me:secret"
+
+    with registries.real(tmp_path, htpasswd=BCRYPT, tls=tmp_path / "tls.pem") as host:
+        with Registry(host, credentials=Credentials("me", "secret"), pin=pin) as client:
+            push.push(layout, image, client, names.parse(f"{host}/demo/app:1"))
+
+        def fetched(key):
+            entry = schema.Registry(prefix="registry.example", location=host, credentials="kbs:///a/b/c", key=key)
+            reference = f"{NAME}@{image.digest}"
+            return pull(reference, registry=[entry], signers=[SIGNER], keys=keys, target=tmp_path / "target")
+
+        with pytest.raises(Refused) as refusal:
+            fetched("sha256:" + "0" * 64)
+        assert [f.rule for f in refusal.value.findings] == ["tls.pin"]
+        with pytest.raises(Unavailable, match="certificate"):  # no public authority knows it
+            fetched(None)
+        assert (fetched(pin).rootfs / "conf").read_text() == "x"
+    assert set(given) == {"kbs:///a/b/c"}
 
 
 def test_no_room(make, fetch, tmp_path, monkeypatch):

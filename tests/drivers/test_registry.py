@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.drivers.registry import Missing, Registry
-from casemate.drivers.registryauth import Credentials, answer
+from casemate.drivers.registryauth import Credentials, answer, pin_for
 from casemate.errors import Malformed, Refused, Unavailable, Unusable
 from casemate.image import manifest as oci
 from casemate.testing import registry as registries
@@ -462,3 +462,18 @@ def test_debians_registry_with_a_password(tmp_path):
         with Registry(host, insecure=True, credentials=Credentials("me", "secret")) as client:
             client.put_blob("a", digest(DATA), len(DATA), [DATA])
             assert read(client) == DATA
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("https://registry.example/token", True),
+        ("https://registry.example:443/token", True),
+        ("https://registry.example:8443/token", False),
+        ("https://auth.example/token", False),
+        ("https://registry.example:none/", True),
+    ],
+)
+def test_the_pin_is_the_registrys_own(url, same):
+    assert pin_for(url, "https://registry.example", "pin") == ("pin" if same else None)
+    assert pin_for(url, "https://registry.example", None) is None

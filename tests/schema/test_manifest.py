@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from casemate.errors import Malformed
 from casemate.image import reference
 from casemate.schema import manifest as manifests
-from casemate.testing.manifests import APP, IMAGE, SIGNER, document
+from casemate.testing.manifests import APP, IMAGE, PIN, SIGNER, document
 
 
 def problems(changed):
@@ -154,6 +154,10 @@ CASES = [  # name, place (web is containers[0]), value, part of the hint, place 
     ("other version", "apiVersion", "casemate/v2", ""),
     ("registry location", "registries[0].location", "http://mirror.example", ""),
     ("image key as secret", "web.secrets[1].resource", "kbs:///shop/image-key/1", "never"),
+    ("login over plain HTTP", "registries[1].credentials", "kbs:///a/b/c", "https"),
+    ("pin without TLS", "registries[1].key", PIN, "leave"),
+    ("registry login as secret", "web.secrets[1].resource", "kbs:///shop/registry/login", "never"),
+    ("registry login over API", "web.api.resources[0]", "kbs:///shop/registry/login", "never"),
     ("volume key over API", "web.api.resources[0]", "kbs:///shop/volume/data", "never"),
 ]  # fmt: skip
 
@@ -185,7 +189,7 @@ DOUBLES = [
     (("containers",), "containers[1].name"),
     (("volumes",), "volumes[1].name"),
     (("brokers",), "brokers[1].url"),
-    (("registries",), "registries[1].prefix"),
+    (("registries",), "registries[2].prefix"),
     (("containers", 0, "env"), "containers[0].env[1].name"),
     (("containers", 0, "mounts"), "containers[0].mounts[1].path"),
     (("containers", 0, "ports"), "containers[0].ports[1]"),
@@ -220,6 +224,16 @@ def test_volumes_whose_disks_would_have_one_serial():
     assert manifests.from_builtins(made)  # 16 letters: `orders-of-this-y` and `orders-of-this-d`
     made["volumes"][2]["name"] = "orders-of-this-years"
     assert set(problems(made)) == {"volumes[2].name"}
+
+
+def test_a_volume_has_one_broker():
+    made = document()
+    made["brokers"].append({"url": "https://second.example", "key": APP})
+    found = problems(made)
+    assert set(found) == {"volumes[0]"}
+    assert "one broker" in found["volumes[0]"][1]
+    made["volumes"], made["containers"][0]["mounts"] = [], []
+    assert manifests.from_builtins({**made, "quorum": 2}).quorum == 2
 
 
 def test_ports_are_shared_among_containers():

@@ -125,7 +125,7 @@ class _Job:
         credentials = None
         if where.credentials:
             credentials = Credentials.parse(self._keys(where.credentials), where.registry)
-        return Registry(where.registry, insecure=where.insecure, credentials=credentials)
+        return Registry(where.registry, insecure=where.insecure, credentials=credentials, pin=where.key)
 
     def verified_manifest(
         self, client: Registry, signers: Sequence[schema.Signer]

@@ -5,6 +5,8 @@ Rules
    `Refused` by a named rule (``registry.size``, ``registry.digest``, ``registry.range``), not retried.
 2. A transfer that breaks off goes on where it stopped (ranged GET), a bounded number of times.
 3. Credentials stay with the registry and its token service (`registryauth`); a redirect is followed without them.
+4. A pinned registry proves its TLS key on every connection to its own origin. Another origin (its token service, the
+   store that a redirect names) has another key: there the public certificate authorities decide.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """One registry at `host` (host[:port]); `insecure` means plain HTTP. One connection: not for several threads."""
+    """One registry at `host` (host[:port]); `insecure` means plain HTTP. One connection: not for several threads.
+
+    `pin` is the pin of its TLS key; another key is `Refused` (rule ``tls.pin``) before a byte is sent.
+    """
 
     def __init__(
         self,
@@ -52,14 +57,15 @@ class Registry:
         *,
         insecure: bool = False,
         credentials: Credentials | None = None,
+        pin: str | None = None,
         timeout: float = http.TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
-        self._insecure, self._credentials = insecure, credentials
+        self._insecure, self._credentials, self._pin = insecure, credentials, pin
         self._timeout, self._sleep = timeout, sleep
         self._origin = f"{'http' if insecure else 'https'}://{self.host}"
-        self._connection = http.Connection(self._origin, timeout=timeout, insecure=insecure)
+        self._connection = http.Connection(self._origin, pin=pin, timeout=timeout, insecure=insecure)
         self._authorization: dict[str, str] = {}
 
     def __enter__(self) -> Registry:
@@ -262,7 +268,13 @@ class Registry:
         url = self._joined(self._origin + path, found.get("location", ""))
         for _ in range(MAX_REDIRECTS):
             with http.stream(
-                "GET", url, headers=headers, timeout=self._timeout, limit=oci.MAX_BLOB, insecure=self._insecure
+                "GET",
+                url,
+                headers=headers,
+                pin=registryauth.pin_for(url, self._origin, self._pin),
+                timeout=self._timeout,
+                limit=oci.MAX_BLOB,
+                insecure=self._insecure,
             ) as answer:
                 if answer.status not in _REDIRECTS:
                     yield answer
@@ -279,7 +291,7 @@ class Registry:
             raise registryauth.refusal(self.host, "credentials that it does not accept")
         challenge = headers.get("www-authenticate", "")
         self._authorization[scope] = registryauth.answer(
-            challenge, self.host, self._credentials, scope=scope, insecure=self._insecure
+            challenge, self.host, self._credentials, scope=scope, insecure=self._insecure, pin=self._pin
         )
 
     def _demand(self, status: int, wanted: tuple[int, ...], what: str) -> None:

@@ -53,8 +53,13 @@ class Credentials(msgspec.Struct, frozen=True):
         return "Basic " + b64(f"{self.username}:{self.password}".encode())
 
 
-def answer(challenge: str, host: str, credentials: Credentials | None, *, scope: str, insecure: bool) -> str:
-    """The Authorization header that satisfies a 401's `challenge` from `host`; `Refused` when there is none."""
+def answer(
+    challenge: str, host: str, credentials: Credentials | None, *, scope: str, insecure: bool, pin: str | None = None
+) -> str:
+    """The Authorization header that satisfies a 401's `challenge` from `host`; `Refused` when there is none.
+
+    `pin` is the registry's own; a token service at the registry's origin must prove it too.
+    """
     kind, _, rest = challenge[:MAX_CHALLENGE].partition(" ")
     if kind.lower() == "basic" and credentials:
         return credentials.header()
@@ -68,7 +73,8 @@ def answer(challenge: str, host: str, credentials: Credentials | None, *, scope:
     headers = {"Accept": "application/json"}
     if credentials and _kin(realm, host):
         headers["Authorization"] = credentials.header()
-    response = http.request("GET", url, headers=headers, limit=MAX_TOKEN, insecure=insecure)
+    pin = pin_for(url, f"https://{host}", pin)
+    response = http.request("GET", url, headers=headers, limit=MAX_TOKEN, insecure=insecure, pin=pin)
     if response.status != 200:
         raise refusal(host, f"status {response.status} from its token service")
     try:
@@ -79,6 +85,18 @@ def answer(challenge: str, host: str, credentials: Credentials | None, *, scope:
     if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
         raise Unavailable(f"the token service of {host} answers without a token")
     return f"Bearer {token}"
+
+
+def pin_for(url: str, origin: str, pin: str | None) -> str | None:
+    """`pin` where `url` leads to the pinned `origin` itself, else None: another server has another key."""
+    if pin is None:
+        return None
+    try:
+        here, there = urlsplit(url), urlsplit(origin)
+        same = (here.hostname, here.port or 443) == (there.hostname, there.port or 443)
+    except ValueError:
+        return pin  # it can't be read: the request will say so
+    return pin if same else None
 
 
 def refusal(host: str, found: str) -> Refused:

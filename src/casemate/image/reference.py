@@ -50,12 +50,16 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Where a reference is fetched from: `insecure` means plain HTTP; `credentials` names a broker resource."""
+    """Where a reference is fetched from: `insecure` means plain HTTP; `credentials` names a broker resource.
+
+    `key` is the pin of the registry's TLS key, if the manifest has one.
+    """
 
     registry: str
     repository: str
     insecure: bool = False
     credentials: str | None = None
+    key: str | None = None
 
 
 def parse(text: str, *, pinned: bool = False) -> Reference:
@@ -97,7 +101,7 @@ def locate(reference: Reference, registries: Iterable[Registry]) -> Location:
     if best is None:
         return Location(reference.registry, reference.repository)
     moved = parse(best.location.rstrip("/") + reference.name[len(best.prefix.rstrip("/")) :])
-    return Location(moved.registry, moved.repository, best.insecure, best.credentials)
+    return Location(moved.registry, moved.repository, best.insecure, best.credentials, best.key)
 
 
 def _has_prefix(name: str, prefix: str) -> bool:

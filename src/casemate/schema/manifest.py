@@ -91,12 +91,16 @@ class Signer(Paper, frozen=True, kw_only=True):
 
 
 class Registry(Paper, frozen=True, kw_only=True):
-    """Where the guest finds images whose reference starts with `prefix` (containers-registries.conf words)."""
+    """Where the guest finds images whose reference starts with `prefix` (containers-registries.conf words).
+
+    `key` pins the registry's TLS key (`casemate.crypto.pins`); without it the public certificate authorities decide.
+    """
 
     prefix: RepositoryPrefix
     location: RepositoryPrefix
     insecure: bool = False
     credentials: Resource | None = None
+    key: Digest | None = None
 
 
 class EnvVar(Paper, frozen=True, kw_only=True):

@@ -93,6 +93,14 @@ def _quorum(manifest: Manifest) -> Found:
         )
 
 
+def _volume_brokers(manifest: Manifest) -> Found:
+    """Which broker remembers a volume must not be the host's choice: it could have a full volume formatted anew."""
+    if len(manifest.brokers) > 1:
+        for i, _ in enumerate(manifest.volumes):
+            hint = "list one broker (its replicas share one key and one url), or no volumes"
+            yield Problem(f"volumes[{i}]", f"a volume with {len(manifest.brokers)} brokers: one must remember it", hint)
+
+
 def _signers(manifest: Manifest) -> Found:
     for i, signer in enumerate(manifest.signers):
         if signer.key and not _is_p256(signer.key):
@@ -181,22 +189,34 @@ def _ports(manifest: Manifest) -> Found:
             yield Problem(f"{path}.tls", "TLS is served over tcp", "leave tls out, or set protocol: tcp")
 
 
+def _registries(manifest: Manifest) -> Found:
+    """What is only safe on TLS is refused without it."""
+    for i, registry in enumerate(manifest.registries):
+        if registry.insecure and registry.credentials:
+            hint = "use https (`key` pins a registry without a public certificate), or leave credentials out"
+            yield Problem(f"registries[{i}].credentials", "credentials would go over plain HTTP", hint)
+        if registry.insecure and registry.key:
+            hint = "leave insecure out, or the key"
+            yield Problem(f"registries[{i}].key", "plain HTTP has no TLS key to compare", hint)
+
+
 def _keys(manifest: Manifest) -> Found:
-    """Keys of images and volumes serve that purpose alone: nothing else may read them."""
+    """Keys of images and volumes and logins of registries serve that purpose alone: nothing else may read them."""
     volumes = [(f"volumes[{i}].key", v.key) for i, v in enumerate(manifest.volumes)]
     yield from _twice(volumes, "the volume key", "each volume has a key of its own")
-    closed = {key: "a volume" for _, key in volumes}
+    closed = {r.credentials: "the login of a registry" for r in manifest.registries if r.credentials}
+    closed |= {key: "the key of a volume" for _, key in volumes}
     for path, container in _each(manifest):
         yield from _twice(((f"{path}.image_keys[{i}]", k) for i, k in enumerate(container.image_keys)), "the key")
-        closed |= dict.fromkeys(container.image_keys, "an image")
+        closed |= dict.fromkeys(container.image_keys, "the key of an image")
     for path, container in _each(manifest):
         asked = [(f"{path}.secrets[{i}].resource", s.resource) for i, s in enumerate(container.secrets)]
         api = [(f"{path}.api.resources[{i}]", r) for i, r in enumerate(container.api.resources)]
         yield from _twice(api, "the resource")
         for place, resource in [*asked, *api]:
             if resource and resource in closed:
-                hint = "containers never get the keys of images and volumes"
-                yield Problem(place, f"{resource} is the key of {closed[resource]}", hint)
+                hint = "containers never get the keys of images and volumes, or the logins of registries"
+                yield Problem(place, f"{resource} is {closed[resource]}", hint)
 
 
 def _words(manifest: Manifest) -> Found:
@@ -226,7 +246,9 @@ def _brokers(manifest: Manifest) -> Found:
 RULES: tuple[Callable[[Manifest], Found], ...] = (
     _names,
     _quorum,
+    _volume_brokers,
     _brokers,
+    _registries,
     _signers,
     _secrets,
     _env,

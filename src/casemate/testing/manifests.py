@@ -25,9 +25,10 @@ _DOCUMENT: dict[str, Any] = {
         {
             "prefix": "registry.example",
             "location": "mirror.example:5000/cache",
-            "insecure": True,
             "credentials": "kbs:///shop/registry/login",
-        }
+            "key": "sha256:" + "d4" * 32,
+        },
+        {"prefix": "plain.example", "location": "mirror.example:5001/cache", "insecure": True},
     ],
     "containers": [
         {

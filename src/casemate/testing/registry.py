@@ -12,17 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 Lie = Callable[["Handler"], bool]
 
 
 @contextmanager
-def real(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
-    """Debian's docker-registry with its data in `folder`; yields ``127.0.0.1:PORT``. `htpasswd` closes it."""
+def real(folder: Path, *, htpasswd: str | None = None, tls: Path | None = None) -> Iterator[str]:
+    """Debian's docker-registry with its data in `folder`; yields ``127.0.0.1:PORT``. `htpasswd` closes it.
+
+    `tls` is a PEM file with key and certificate: then it speaks HTTPS.
+    """
     from casemate.drivers import tools
 
     with socket.socket() as probe:
@@ -34,6 +41,8 @@ def real(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
         "http": {"addr": host},
         "log": {"accesslog": {"disabled": True}, "level": "error"},
     }
+    if tls:
+        config["http"]["tls"] = {"certificate": str(tls), "key": str(tls)}
     if htpasswd:
         (folder / "htpasswd").write_text(htpasswd)
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
@@ -48,6 +57,16 @@ def real(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+def tls_key(path: Path) -> str:
+    """Write a new key with a certificate of its own to `path` (PEM); the key's pin."""
+    from casemate.crypto import pins, selfsigned
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = selfsigned.certificate(key, ["127.0.0.1"], datetime.now(UTC))
+    path.write_bytes(selfsigned.key_pem(key) + made.public_bytes(serialization.Encoding.PEM))
+    return pins.certificate_pin(made.public_bytes(serialization.Encoding.DER))
 
 
 def _wait(host: str, process: subprocess.Popen[bytes]) -> None:
