@@ -30,6 +30,7 @@ MAX_RESOURCE = 4 << 20
 MAX_TOKEN = 96 << 10
 _REASONS = 32
 _TEXT = 400
+_CLOSE_SECONDS = 1.0
 _SALT = rules.SALT_HEADER.lower()
 
 
@@ -87,10 +88,12 @@ class Session:
         self._call("POST", f"/casemate/v0/volumes/{name}/initialised", {"grant": grant, "record": document})
 
     def close(self) -> None:
-        """Forget token and key, and hang up."""
-        with self._lock:
+        """Forget token and key, and hang up; a call that a silent broker holds is not waited for long."""
+        mine = self._lock.acquire(timeout=_CLOSE_SECONDS)
+        self._token, self._key = "", None
+        if mine:
             self._hang_up()
-            self._token, self._key = "", None
+            self._lock.release()
 
     def _call(
         self,

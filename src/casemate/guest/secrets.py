@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from casemate.errors import CasemateError, Malformed, Refused
 from casemate.guest.attest import Resource
+from casemate.guest.freshness import Freshness
 from casemate.guest.users import User
 from casemate.schema.manifest import Container, Secret
 
@@ -32,6 +33,10 @@ class Source(Protocol):
 
     def changed(self, uri: str, known: str) -> Resource | None:
         """The resource when its version is not `known`."""
+        ...
+
+    def login(self) -> None:
+        """Attest anew."""
         ...
 
 
@@ -79,10 +84,11 @@ def write(kept: Kept, value: bytes) -> None:
 
 
 class Keeper:
-    """Writes the secret files and polls their versions.
+    """Writes the secret files, polls their versions, and with them whether the release is still active.
 
     `signal(container, name)` tells a container of changes; `revoked(refusal)` is called when the broker says that the
-    release is no longer active.
+    release is no longer active, or says nothing for `silence` seconds. `asked` are resources by which to ask when there
+    is no file: URI to version.
     """
 
     def __init__(
@@ -91,10 +97,15 @@ class Keeper:
         signal: Callable[[str, str], None],
         seconds: float,
         revoked: Callable[[Refused], None] = lambda _: None,
+        *,
+        silence: float = 600.0,
+        asked: Mapping[str, str] | None = None,
     ) -> None:
         self._source, self._signal, self._seconds, self._revoked = source, signal, seconds, revoked
         self._kept: list[Kept] = []
         self._versions: dict[str, str] = {}
+        self._asked = dict(asked or {})
+        self._fresh = Freshness(silence, revoked)
         self._stop = threading.Event()
         self.troubles: dict[str, str] = {}
 
@@ -109,9 +120,9 @@ class Keeper:
             self._kept.append(kept)
 
     def start(self) -> None:
-        """Poll in the background when there is a file to keep fresh."""
-        if self._kept:
-            threading.Thread(target=self._poll, name="secrets", daemon=True).start()
+        """Poll in the background; the bound on silence has a thread of its own, which no broker can hold up."""
+        threading.Thread(target=self._poll, name="secrets", daemon=True).start()
+        threading.Thread(target=self._fresh.watch, args=(self._stop,), name="freshness", daemon=True).start()
 
     def stop(self) -> None:
         """End the polling."""
@@ -120,29 +131,61 @@ class Keeper:
     def refresh(self) -> int:
         """Look at every secret once, write what changed, then signal; returns how many changed.
 
-        A broker that is silent, or refuses a single secret, changes nothing: the container keeps what it was given. One
-        that says that the release is revoked ends the workload.
+        A broker that refuses a single secret changes nothing: the container keeps what it was given. One that says that
+        the release is revoked ends the workload, and so does silence that lasts.
         """
-        changed: list[Kept] = []
+        judged, changed = False, []
         for uri in dict.fromkeys(kept.secret.resource for kept in self._kept):
-            try:
-                found = self._source.changed(uri, self._versions.get(uri, ""))
-                self.troubles.pop(uri, None)
-            except CasemateError as error:
-                self.troubles[uri] = "refused" if isinstance(error, Refused) else type(error).__name__
-                if isinstance(error, Refused) and any(f.rule == _REVOKED and not f.ok for f in error.findings):
-                    self._revoked(error)
-                continue
+            answered, found = self._ask(uri, self._versions.get(uri, ""))
+            judged = judged or answered
             if found is None or found.version in ("", self._versions.get(uri)):
                 continue  # without a version nobody can tell whether it changed
-            users = [kept for kept in self._kept if kept.secret.resource == uri]
-            for kept in users:
-                write(kept, found.value)
-            self._versions[uri] = found.version
-            changed += users
+            changed += self._replace(uri, found)
+        if not judged:
+            self._judge()
         for container, signal in dict.fromkeys((k.container, k.secret.signal) for k in changed if k.secret.signal):
             self._signal(container, str(signal))
         return len({kept.secret.resource for kept in changed})
+
+    def _ask(self, uri: str, known: str) -> tuple[bool, Resource | None]:
+        """Whether a broker released `uri`, so that the release is active, and what it gave if it is new."""
+        found: list[Resource | None] = []
+        answered = self._try(uri, lambda: found.append(self._source.changed(uri, known)))
+        return answered, found[0] if found else None
+
+    def _judge(self) -> None:
+        """Ask for the release alone: by a resource whose version is known, else by attesting, which is dearer."""
+        for uri, known in self._asked.items():
+            answered, found = self._ask(uri, known)
+            if found is not None:
+                self._asked[uri] = found.version
+            if answered:
+                return
+            break  # one is enough: a broker that does not answer it does not answer the next
+        if self._fresh.may_attest():
+            self._try("release", self._source.login)
+
+    def _try(self, what: str, ask: Callable[[], None]) -> bool:
+        """Whether a broker answered and found the release active; what it said otherwise is a trouble."""
+        began = self._fresh.now()
+        try:
+            ask()
+        except CasemateError as error:
+            self.troubles[what] = "refused" if isinstance(error, Refused) else type(error).__name__
+            if isinstance(error, Refused) and any(f.rule == _REVOKED and not f.ok for f in error.findings):
+                self._revoked(error)
+            return False
+        self.troubles.pop(what, None)
+        self._fresh.confirm(began)
+        return True
+
+    def _replace(self, uri: str, found: Resource) -> list[Kept]:
+        """Write a new value to all that show it."""
+        users = [kept for kept in self._kept if kept.secret.resource == uri]
+        for kept in users:
+            write(kept, found.value)
+        self._versions[uri] = found.version
+        return users
 
     def _poll(self) -> None:
         while not self._stop.wait(self._seconds):

@@ -42,7 +42,8 @@ class Settings:
 
     `control`: path of the control port, None to look for it. `attester`: where evidence comes from, None for the TEE
     that is found. `runtime`: None for crun. `pull`: None for the registry client. `overlay` and `firewall` are off only
-    where tests run the agent as an ordinary process.
+    where tests run the agent as an ordinary process. `silence_seconds`: the workload ends when for so long no broker
+    has said that its release is active.
     """
 
     run: Path = Path("/run/casemate")
@@ -53,6 +54,7 @@ class Settings:
     overlay: bool = True
     firewall: bool = True
     refresh_seconds: float = 5.0
+    silence_seconds: float = 600.0
     attempts: int = 6
     backoff: float = 0.5
 

@@ -41,6 +41,7 @@ class Workload:
         self._grace: float | None = None
         self._end = threading.Event()
         self._keys: dict[str, bytes] = {}
+        self._versions: dict[str, str] = {}
         self._findings: list[Finding] = []
         self._refusal: Refused | None = None
         self._volumes: Volumes | None = None
@@ -65,12 +66,13 @@ class Workload:
         wanted |= {registry.credentials for registry in self._manifest.registries if registry.credentials}
         for uri in sorted(wanted):
             self._go_on()
-            self._keys[uri] = brokers.resource(uri)
+            found = brokers.versioned(uri)
+            self._keys[uri], self._versions[uri] = found.value, found.version
         listed = {secret.resource for container in self._manifest.containers for secret in container.secrets}
         for uri in sorted(listed):
             self._go_on()
             try:
-                brokers.resource(uri)
+                self._versions[uri] = brokers.versioned(uri).version
             except Refused as refusal:
                 self._findings += refusal.findings
         self._control.phase("keys", count=len(wanted | listed))
@@ -107,7 +109,14 @@ class Workload:
         self._keys.clear()
         run, overlay = self._settings.run, self._settings.overlay
         self._bundles = Bundles(run, overlay=overlay, volumes=self._mounted)
-        self._keeper = secrets.Keeper(brokers, self._signal, self._settings.refresh_seconds, self._revoked)
+        self._keeper = secrets.Keeper(
+            brokers,
+            self._signal,
+            self._settings.refresh_seconds,
+            self._revoked,
+            silence=self._settings.silence_seconds,
+            asked={uri: version for uri, version in self._versions.items() if version},
+        )
 
         def api(container: Container, path: Path) -> bool:
             return self._open_api(container, path, brokers, document, attester)
@@ -164,8 +173,8 @@ class Workload:
         return True
 
     def _revoked(self, refusal: Refused) -> None:
-        """The broker took the release back: the containers end, and with them what they were given."""
-        self._refusal = refusal
+        """The broker took the release back or is silent: the containers end, and with them what they were given."""
+        self._refusal = self._refusal or refusal
         self._end.set()
 
     def _go_on(self) -> None:
