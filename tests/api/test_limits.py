@@ -1,5 +1,6 @@
 """Bodies and heads: too long, cut short, malformed; no 5xx, and the service goes on."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -8,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from casemate.api import peers
 from casemate.api.answers import Busy, Intake
+from casemate.api.application import Journal
+from casemate.testing import broker as brokers
 from casemate.testing.broker import Guest, rules
 
 GOOD = {"version": "0.4.0", "tee": "tpm", "extra-params": {}}
@@ -79,13 +83,56 @@ def test_long_attestations_are_not_read_for_strangers(service):
     assert (got.status, rules(got)) == (401, ["session.absent"])
 
 
-def test_bodies_share_a_bounded_memory(service):
-    intake = Intake(10)
-    intake.take(6)
+def test_bodies_share_a_bounded_memory():
+    intake = Intake(800)
+    for who in "abcdefg":
+        intake.take(100, who)
     with pytest.raises(Busy):
-        intake.take(5)
-    intake.give(6)
-    intake.take(10)
+        intake.take(1, "a")  # an eighth for each
+    intake.give(100, "a")
+    intake.take(200, peers.LOOPBACK)
+    with pytest.raises(Busy):
+        intake.take(1, "h")  # there is no more
+    for who in "bcdefg":
+        intake.give(100, who)
+    intake.take(500, peers.LOOPBACK)
+    with pytest.raises(Busy):
+        intake.take(1, peers.LOOPBACK)  # it leaves one share to others
+    intake.take(100, "h")
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("127.0.0.1", peers.LOOPBACK),
+        ("127.9.9.9", peers.LOOPBACK),
+        ("::1", peers.LOOPBACK),
+        ("::ffff:127.0.0.1", peers.LOOPBACK),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_peers_by_address(address, name):
+    assert peers.peer(address) == name
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 100\r\n\r\n" + b" " * 99, b"Transfer-Encoding: chunked\r\n\r\n20\r\n" + b" " * 31]
+)
+def test_a_body_that_never_ends_is_given_up(service, head, monkeypatch):
+    monkeypatch.setattr("casemate.api.answers.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("casemate.api.answers.BODY_PACE", 1 << 40)
+    intake = service.intake
+    whole = intake.left
+    answer = raw(service, b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\n" + head, end=False)
+    assert status(answer) == 408
+    assert b"/RequestTimeout" in answer
+    assert intake.left == whole
+    alive(service)
 
 
 def test_get_with_a_body(service):
@@ -138,7 +185,8 @@ def test_broken_http(service, data):
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"null", b"{}", b'{"version":1}', b'{"version":"0.4.0"}', b'{"version":"0.4.0","tee":7}',
-     b"\xff", b'{"version":"0.4.0","tee":"tpm","tee":"x"}', b"[" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"NaN"],
+     b"\xff", b'{"version":"0.4.0","tee":"tpm","tee":"x"}', b"[" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"NaN",
+     rb'{"version":"\ud800","tee":"tpm"}', rb'{"\ud800":1}', rb'{"nonce":{"a":["\udfff"]}}'],
 )  # fmt: skip
 def test_malformed_json(service, body):
     guest = Guest(service)
@@ -229,3 +277,88 @@ def test_a_stranger_who_says_nothing_does_not_stop_others(service):
     finally:
         for peer in idle:
             peer.close()
+
+
+def opened(service):
+    """A TLS connection that says nothing yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", service.broker.settings.port), timeout=10))
+
+
+def dropped(peer):
+    """Whether the broker ends the connection, whatever it says before."""
+    try:
+        while peer.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: y"])
+def test_a_head_that_never_ends_is_given_up(service, said, monkeypatch):
+    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 0.3)
+    with opened(service) as peer:
+        peer.sendall(said)
+        assert dropped(peer)
+    alive(service)
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
+def test_a_later_head_that_never_ends_is_given_up_too(service, path, monkeypatch):
+    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 0.5)
+    whole = b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    with opened(service) as peer:
+        for _ in range(2):
+            peer.sendall(whole)
+            found = b""
+            while not found.endswith(b"}"):
+                found += peer.recv(65536)
+        peer.sendall(whole[:-2])
+        assert dropped(peer)
+
+
+def test_a_handshake_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("casemate.api.server.HANDSHAKE_SECONDS", 0.3)
+    made = brokers.start(tmp_path)
+    try:
+        with socket.create_connection(("127.0.0.1", made.broker.settings.port), timeout=10) as peer:
+            assert dropped(peer)
+    finally:
+        made.stop()
+
+
+def test_one_peer_leaves_connections_to_others_and_gets_them_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 3)
+    made = brokers.start(tmp_path, connections=16)
+    held = []
+    try:
+        held = [opened(made) for _ in range(14)]  # loopback's share
+        with opened(made) as beyond:
+            assert dropped(beyond)
+        assert all(dropped(peer) for peer in held)
+        alive(made)
+    finally:
+        for peer in held:
+            peer.close()
+        made.stop()
+
+
+def test_what_nobody_foresaw_is_a_number_to_the_caller_and_no_text_in_the_log(caplog):
+    async def broken(scope, receive, send):
+        raise ValueError("the caller's secret")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    asyncio.run(Journal(broken)(scope, None, send))
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["detail"].startswith("internal error, incident ")
+    assert "unexpected ValueError" in caplog.text
+    assert "secret" not in caplog.text.replace('ValueError("the caller\'s secret")', "")  # the frame's source line

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from casemate.api import peers
 from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
 from casemate.errors import CasemateError, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
@@ -42,6 +43,8 @@ _BY_RULE = {
 }
 _LOG = logging.getLogger("casemate.api")
 
+BODY_SECONDS = 30.0
+BODY_PACE = 128 << 10  # bytes a second that a long body must come with after that
 _DRAIN_BYTES = 20 << 20
 _DRAIN_SECONDS = 3
 
@@ -58,21 +61,34 @@ class Busy(CasemateError):
     """More bodies are under way than the memory that is set aside for them (503)."""
 
 
+class Slow(CasemateError):
+    """A body that did not come in time (408)."""
+
+
 class Intake:
-    """Memory for bodies that are being read, shared by all requests: strangers can fill it and nothing more."""
+    """Memory for bodies that are being read, shared by all requests: strangers can fill it and nothing more.
+
+    One peer (`casemate.api.peers`) can fill its share of it.
+    """
 
     def __init__(self, budget: int) -> None:
-        self._left = budget
+        self._budget = self.left = budget
+        self._held: dict[str, int] = {}
 
-    def take(self, count: int) -> None:
-        """Set `count` bytes aside, or `Busy`."""
-        if count > self._left:
+    def take(self, count: int, who: str) -> None:
+        """Set `count` bytes aside for a peer, or `Busy`."""
+        held = self._held.get(who, 0) + count
+        if count > self.left or held > peers.share(who, self._budget):
             raise Busy("too many large requests at a time", hint="try again in a moment")
-        self._left -= count
+        self.left -= count
+        self._held[who] = held
 
-    def give(self, count: int) -> None:
+    def give(self, count: int, who: str) -> None:
         """Give them back."""
-        self._left += count
+        self.left += count
+        self._held[who] = self._held.get(who, 0) - count
+        if self._held[who] <= 0:
+            del self._held[who]
 
 
 def route(
@@ -95,10 +111,12 @@ def route(
             return _error(413, "PayloadTooLarge", error)
         except Busy as error:
             return _error(503, "Busy", error)
+        except Slow as error:
+            return _error(408, "RequestTimeout", error)
         except ClientDisconnect:
             return Response(status_code=400)
         finally:
-            request.app.state.intake.give(held[0])
+            request.app.state.intake.give(held[0], _who(request))
 
     return endpoint
 
@@ -135,11 +153,15 @@ def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) 
         return act(request, body)
     except CasemateError as error:
         return failure(error)
-    except Exception as error:  # noqa: BLE001 - the last line: the caller gets a number, the log gets the trace
-        number = uuid.uuid4().hex[:12]
-        # The trace without the error's own text, which might carry a value.
-        _LOG.error("unexpected %s, incident %s", type(error).__name__, number, exc_info=_trace(error))
-        return _error(500, "Internal", CasemateError(f"internal error, incident {number}"))
+    except Exception as error:  # noqa: BLE001 - the caller gets a number, the log gets the trace
+        return unexpected(error)
+
+
+def unexpected(error: Exception) -> JSONResponse:
+    """500 for an error that nobody foresaw: the log gets its trace without its text, which might carry a value."""
+    number = uuid.uuid4().hex[:12]
+    _LOG.error("unexpected %s, incident %s", type(error).__name__, number, exc_info=_trace(error))
+    return _error(500, "Internal", CasemateError(f"internal error, incident {number}"))
 
 
 def _trace(error: Exception) -> Any:
@@ -147,18 +169,31 @@ def _trace(error: Exception) -> Any:
 
 
 async def _body(request: Request, limit: int, held: list[int]) -> bytes:
-    """The body; `held[0]` is what it took of the intake."""
+    """The body; `held[0]` is what it took of the intake. It must come in the time that its length deserves."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(f"the body has {declared} bytes, at most {limit} are allowed")
-    found = bytearray()
+    seconds = BODY_SECONDS + (int(declared) if declared.isdigit() else limit) / BODY_PACE
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(request, limit, held)
+    except TimeoutError as error:
+        raise Slow(f"the body did not come within {seconds:.0f} seconds") from error
+
+
+async def _read(request: Request, limit: int, held: list[int]) -> bytes:
+    found, who = bytearray(), _who(request)
     async for chunk in request.stream():
-        request.app.state.intake.take(len(chunk))
+        request.app.state.intake.take(len(chunk), who)
         held[0] += len(chunk)
         found += chunk
         if len(found) > limit:
             raise TooLarge(f"the body has more than the {limit} bytes that are allowed")
     return bytes(found)
+
+
+def _who(request: Request) -> str:
+    return peers.peer(request.client.host if request.client else None)
 
 
 async def _drain(request: Request) -> None:
@@ -178,5 +213,5 @@ def _error(status: int, name: str, error: CasemateError) -> JSONResponse:
     if error.hint:
         document["hint"] = error.hint
     document["reasons"] = [finding.as_json() for finding in found if not finding.ok]
-    headers = {"Connection": "close"} if status in (413, 503) else None
+    headers = {"Connection": "close"} if status in (408, 413, 503) else None
     return JSONResponse(document, status, headers)

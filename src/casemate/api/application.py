@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate.api import admin, kbs, public, volumes
-from casemate.api.answers import TYPES, Intake
+from casemate.api.answers import TYPES, Intake, unexpected
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -59,7 +59,10 @@ _HEAD_TOO_LONG = JSONResponse(
 
 
 class Journal:
-    """One line a request: method, path, status, milliseconds. No query, header or body: those may hold secrets."""
+    """One line a request: method, path, status, milliseconds. No query, header or body: those may hold secrets.
+
+    Nor does an error that nobody foresaw get out of here: the caller gets a number.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -81,6 +84,10 @@ class Journal:
         try:
             # The server's own bound is on what it has buffered, which is one read more.
             await (_HEAD_TOO_LONG if too_long else self.app)(scope, receive, note)
+        except Exception as error:  # noqa: BLE001 - the last line: the server would log the error with its text
+            answer = unexpected(error)
+            if not status:
+                await answer(scope, receive, note)
         finally:
             spent = round((time.monotonic() - begun) * 1000, 1)
             fields = {"method": scope["method"], "path": scope["path"][:512], "status": status, "ms": spent}

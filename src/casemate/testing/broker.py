@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from casemate.api import server
+from casemate.api.answers import Intake
 from casemate.boot import initdata
 from casemate.broker import prepare
 from casemate.broker.assemble import Broker, assemble
@@ -75,6 +76,7 @@ class Service:
     admin: brokerclient.Admin
     admin_key: Path
     stop: Callable[[], None]
+    intake: Intake
     vendor: FakeVendor = field(default_factory=FakeVendor)
 
     @property
@@ -135,7 +137,7 @@ def start(folder: Path, **options: Any) -> Service:
         broker.close()
 
     admin = brokerclient.Admin(f"https://127.0.0.1:{settings.port}", broker.pin, folder / "admin.key")
-    return Service(broker, clock, admin, folder / "admin.key", stop)
+    return Service(broker, clock, admin, folder / "admin.key", stop, running.config.loaded_app.state.intake)
 
 
 def document(
