@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from casemate.api import peers
 from casemate.api.answers import Busy, Intake
 from casemate.api.application import Journal
+from casemate.broker import resources
+from casemate.guest.attest import MAX_RESOURCE
 from casemate.testing import broker as brokers
 from casemate.testing.broker import Guest, rules
 
@@ -70,12 +73,20 @@ def test_a_long_body_without_a_declared_length(service):
     alive(service)
 
 
-def test_a_resource_beyond_16_mib(service):
+def test_a_resource_that_no_guest_would_take_is_not_stored(service):
     app = service.found()
     path = f"/kbs/v0/resource/{app.path}?app={app.app_id}"
     token = f"Bearer {service.admin.token()}"
-    assert service.call("POST", path, b"x" * (16 << 20), Authorization=token).status == 200
-    assert service.call("POST", path, b"x" * ((16 << 20) + 1), Authorization=token).status == 413
+    longest = os.urandom(resources.MAX_VALUE)
+    beyond = service.call("POST", path, longest + b"x", Authorization=token)
+    assert beyond.status == 413
+    assert f"at most {resources.MAX_VALUE} are allowed" in beyond.json()["detail"]
+    assert service.call("POST", path, longest, Authorization=token).status == 200
+    guest = Guest(service, app.manifest)
+    guest.handshake()
+    got = guest.get(app.path)
+    assert got.status == 200
+    assert len(got.body) < MAX_RESOURCE
 
 
 def test_long_attestations_are_not_read_for_strangers(service):

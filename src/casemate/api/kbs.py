@@ -87,7 +87,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
         Route("/kbs/v0/auth", route(AUTH_LIMIT, auth), methods=["POST"]),
         Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest, gate=begun), methods=["POST"]),
         Route(resource, route(0, read), methods=["GET"]),
-        Route(resource, route(admin.LIMIT, write, gate=closed), methods=["POST"]),
+        Route(resource, route(resources.MAX_VALUE, write, gate=closed), methods=["POST"]),
         Route(resource, route(0, delete, gate=closed), methods=["DELETE"]),
     ]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}")
 MAX_PATH = 512
+MAX_VALUE = 2 << 20  # a guest takes an answer of at most 4 MiB, and base64 and JWE make a value longer by a third
 
 
 @dataclass(frozen=True)

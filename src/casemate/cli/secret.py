@@ -8,7 +8,7 @@ import click
 
 from casemate.cli import output
 
-_MOST = 16 << 20
+_MOST = 2 << 20  # as the broker's `resources.MAX_VALUE`
 
 
 @click.group()
