@@ -1,11 +1,12 @@
 """The tests that are too long for `make test`, one after another; goes on where it stopped (`make soak`).
 
-What passed is remembered in build/soak.json under the commit's id and counts for that commit only. With arguments only
-tests whose name contains one of them run; --again forgets.
+What passed is remembered in build/soak.json under the state of the tree (the commit and whatever differs from it) and
+counts for that state only. With arguments only tests whose name contains one of them run; --again forgets.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,8 +20,7 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-m", "soak"]
 
 def main() -> int:
     """Run each soak test of its own; exit 1 if one failed."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    key = commit.stdout.strip() or "no commit"
+    key = state()
     wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
     passed = set() if "--again" in sys.argv else remembered(key)
     tests = [test for test in collected() if not wanted or any(word in test for word in wanted)]
@@ -36,14 +36,34 @@ def main() -> int:
             f"[{number}/{len(tests)}] {test}: {'passed' if good else 'FAILED'}, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
-        if good:
+        if good and state() == key:
             passed.add(test)
             remember(key, passed)
+        elif good:
+            print("    the tree changed meanwhile: not remembered", flush=True)
         else:
             failed.append(test)
             print(done.stdout[-4000:] + done.stderr[-1000:])
     print(f"soak: {len(tests)} tests, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def state() -> str:
+    """The commit, and a digest of what differs from it: changes, and files that git neither knows nor ignores."""
+    changes = hashlib.sha256(git("diff", "HEAD", "--binary", "--no-ext-diff"))
+    for name in sorted(git("ls-files", "--others", "--exclude-standard", "-z").split(b"\0")):
+        path = ROOT / name.decode("utf-8", "surrogateescape")
+        content = path.read_bytes() if name and path.is_file() else b""
+        changes.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+    return f"{git('rev-parse', 'HEAD').decode().strip()}+{changes.hexdigest()}"
+
+
+def git(*words: str) -> bytes:
+    """What git says; without it nothing can be remembered."""
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"soak: git {words[0]} failed, so there is no state to remember: {done.stderr.decode()}")
+    return done.stdout
 
 
 def collected() -> list[str]:
@@ -55,19 +75,19 @@ def collected() -> list[str]:
 
 
 def remembered(key: str) -> set[str]:
-    """What passed at this commit."""
+    """What passed in this state."""
     try:
         memory = json.loads(MEMORY.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return set()
-    return set(memory["passed"]) if memory.get("commit") == key else set()
+    return set(memory["passed"]) if memory.get("state") == key else set()
 
 
 def remember(key: str, passed: set[str]) -> None:
     """Write what passed, whole or not at all."""
     MEMORY.parent.mkdir(exist_ok=True)
     new = MEMORY.with_suffix(".new")
-    new.write_text(json.dumps({"commit": key, "passed": sorted(passed)}, indent=1), encoding="utf-8")
+    new.write_text(json.dumps({"state": key, "passed": sorted(passed)}, indent=1), encoding="utf-8")
     new.rename(MEMORY)
 
 
