@@ -118,6 +118,8 @@ def test_a_changed_file_is_found(tmp_path: Path) -> None:
     (tmp_path / "kernel").write_bytes(b"KERNEL")
     with pytest.raises(Unusable, match="was changed"):
         found.check()
+    with pytest.raises(Unusable, match="was changed"):
+        guestimage.load(tmp_path)
     (tmp_path / "kernel").unlink()
     with pytest.raises(Unusable, match="missing"):
         guestimage.load(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from casemate.boot import pcr
 from casemate.drivers import paths, tools
-from casemate.errors import Unavailable, Unusable
+from casemate.errors import Malformed, Unavailable, Unusable
 from casemate.host.guestimage import disk, image, initrd, lock, root
 from casemate.host.guestimage.image import GuestImage
 from casemate.host.guestimage.lock import Lock
@@ -33,15 +33,25 @@ def ensure(progress: Progress = lambda _: None) -> GuestImage:
     recipe = load_recipe()
     committed = (tools.recipe_folder() / "packages.lock").read_bytes()
     target = _cached(recipe, committed)
-    if not (target / "image.json").is_file():
+    if not _sound(target):
         tools.root(progress)
         found, files = lock.obtain(recipe, progress)
         target = _cached(recipe, found.text.encode())
-        if not (target / "image.json").is_file():
+        if not _sound(target):
+            shutil.rmtree(target, ignore_errors=True)
             build(recipe, found, files, target, progress)
             _drop_old(target.parent)
     (target / "image.json").touch()
     return image.load(target)
+
+
+def _sound(folder: Path) -> bool:
+    """Whether an image is there as it was built; a damaged one is built again."""
+    try:
+        image.load(folder)
+    except (Unusable, Malformed):
+        return False
+    return True
 
 
 def _cached(recipe: Recipe, text: bytes) -> Path:

@@ -109,7 +109,10 @@ class GuestImage:
 
 
 def load(folder: Path) -> GuestImage:
-    """The image in `folder`; `Unusable` when there is none, `Malformed` when `image.json` is broken."""
+    """The image in `folder`, its files compared with their digests.
+
+    `Unusable` when there is none or a file was changed, `Malformed` when `image.json` is broken.
+    """
     file = folder / "image.json"
     if not file.is_file():
         raise Unusable(f"no guest image in {folder}", hint="casemate guest build")
@@ -122,7 +125,9 @@ def load(folder: Path) -> GuestImage:
             raise Malformed(f"{file}: says nothing of {name}")
         if not (folder / name).is_file() or (folder / name).stat().st_size != paper.files[name].size:
             raise Unusable(f"{folder / name} is missing or cut", hint="remove the folder and build again")
-    return GuestImage(folder, paper)
+    found = GuestImage(folder, paper)
+    found.check()
+    return found
 
 
 def describe(folder: Path, **facts: Any) -> GuestImage:
