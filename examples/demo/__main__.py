@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from casemate.drivers import paths
+from casemate.errors import CasemateError
 from examples.demo import refusals, steps
 from examples.demo.story import Failed, Story, casemate
 
@@ -29,7 +30,8 @@ def main() -> int:
     """Run the steps in order; the first that fails ends the story, and everything it started is stopped."""
     home = paths.home()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="demo-", dir=home))
+    forget_killed(home)
+    work = Path(tempfile.mkdtemp(prefix=f"demo-{os.getpid()}-", dir=home))
     story = Story(home)
     stage = steps.Stage(story, work)
     interrupted = False
@@ -37,7 +39,7 @@ def main() -> int:
         for title, step in STEPS:
             with story.step(title):
                 step(stage)
-    except (Failed, OSError, subprocess.SubprocessError) as error:
+    except (Failed, CasemateError, OSError, subprocess.SubprocessError) as error:
         print(f"\n    {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\n    interrupted; stopping what was started", file=sys.stderr)
@@ -46,6 +48,14 @@ def main() -> int:
         tidy(stage)
     code = story.finish()
     return 130 if interrupted else code
+
+
+def forget_killed(home: Path) -> None:
+    """Remove the folders of demos that were killed: they hold keys."""
+    for folder in home.glob("demo-*-*"):
+        owner = folder.name.split("-")[1]
+        if folder.is_dir() and not (owner.isdigit() and Path("/proc", owner).exists()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def tidy(stage: steps.Stage) -> None:

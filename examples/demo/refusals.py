@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from casemate.crypto import jwk
-from casemate.drivers import http, tlspeer
+from casemate.crypto import jwk, pins
+from casemate.drivers import http
+from casemate.errors import CasemateError
+from casemate.wire.encoding import unb64
 from examples.demo import service, steps
 from examples.demo.steps import Stage
 from examples.demo.story import Failed, casemate
@@ -30,24 +33,31 @@ def all_refusals(stage: Stage) -> None:
 def over_http(stage: Stage) -> None:
     """Replayed evidence and `sample` evidence, against the broker's own wire."""
     broker = stage.context["broker"]
-    answer = http.request(
-        "GET",
-        f"https://127.0.0.1:{stage.port}/.well-known/casemate/evidence?nonce={'A' * 43}",
-        pin=tlspeer.pin("127.0.0.1", stage.port),
-        timeout=60,
-        limit=4 << 20,
-    )
-    genuine = json.loads(answer.body)["evidence"]
+    # nginx may still end an old worker with the old key: the certificate that we made says which key is the service's.
+    pin = pins.certificate_pin(ssl.PEM_cert_to_DER_cert(stage.certificate.decode()))
+    url = f"https://127.0.0.1:{stage.port}/.well-known/casemate/evidence?nonce={'A' * 43}"
+    said = steps.wait_for(lambda: ask(url, pin), "evidence of the running workload")
+    genuine, document = said["evidence"], unb64(said["initdata"]).decode()
     stage.story.refusal(
         "evidence of the running workload, replayed under a new nonce",
         "tpm.quote.nonce",
-        attest(broker, genuine["tee"], genuine["primary"]),
+        attest(broker, genuine["tee"], genuine["primary"], document),
     )
     sample = {"svn": "1", "report_data": "AAAA"}
     stage.story.refusal("`sample` evidence", "tee.sample", attest(broker, "sample", sample))
 
 
-def attest(broker: dict[str, Any], tee: str, primary: dict[str, Any]) -> list[dict[str, Any]]:
+def ask(url: str, pin: str) -> dict[str, Any] | None:
+    """The service's evidence, or None while it does not answer with its own key."""
+    try:
+        return http.request("GET", url, pin=pin, timeout=60, limit=4 << 20).json()
+    except CasemateError:
+        return None
+
+
+def attest(
+    broker: dict[str, Any], tee: str, primary: dict[str, Any], document: str | None = None
+) -> list[dict[str, Any]]:
     """One RCAR handshake with given evidence; the reasons that the broker gives."""
     asked = http.request(
         "POST",
@@ -61,7 +71,7 @@ def attest(broker: dict[str, Any], tee: str, primary: dict[str, Any]) -> list[di
     cookie = asked.headers["set-cookie"].split(";")[0]
     key = jwk.from_public_key(ec.generate_private_key(ec.SECP256R1()).public_key())
     body = {
-        "init-data": None,
+        "init-data": {"format": "toml", "body": document} if document else None,
         "runtime-data": {"nonce": json.loads(asked.body)["nonce"], "tee-pubkey": key},
         "tee-evidence": {"primary_evidence": primary, "additional_evidence": ""},
     }
@@ -89,7 +99,7 @@ def revoked(stage: Stage) -> None:
     stage.story.refusal(
         "a revoked release", "release.active", steps.wait_for(refused, "the refusal of the revoked release")
     )
-    casemate("rm", stage.workload)
+    casemate("rm", stage.workload, "--volumes")
 
 
 def with_machines(stage: Stage) -> None:
