@@ -1,5 +1,6 @@
 """Secrets that change under way, and containers that start, die and stop in every order."""
 
+import errno
 import os
 import signal
 import stat
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from casemate.errors import Unavailable
+from casemate.errors import Refused, Unavailable
 from casemate.guest import supervise
 from casemate.guest.attest import Resource
 from casemate.guest.secrets import Keeper, Kept, write
@@ -116,6 +117,45 @@ def test_modes_and_a_link_in_the_way(tmp_path):
     assert stat.S_IMODE(entry.path.stat().st_mode) == 0o440
     assert not entry.path.is_symlink()
     assert target.read_bytes() == b"untouched"
+
+
+def test_a_full_tmpfs_leaves_no_half_file_and_hides_no_revocation(tmp_path, monkeypatch):
+    source, told, heard = Source(key=b"k1"), [], threading.Event()
+    keeper = Keeper(source, lambda *_: None, 0.01, lambda refusal: (told.append(refusal), heard.set()))
+    keeper.add([kept(tmp_path, "key")])
+
+    def full(descriptor, mode):
+        raise OSError(errno.ENOSPC, "full")
+
+    source.put("key", b"k2")
+    monkeypatch.setattr(os, "fchmod", full)
+    keeper.start()
+    while not keeper.troubles:
+        time.sleep(0.005)
+    assert (tmp_path / "web/key").read_bytes() == b"k1"
+
+    def revoked(uri, known):
+        raise Refused.because("release.active", expected="an active release", found="revoked", hint="")
+
+    source.changed = revoked
+    assert heard.wait(5)
+    keeper.stop()
+    assert [entry.name for entry in (tmp_path / "web").iterdir()] == ["key"]
+    assert told[0].findings[0].rule == "release.active"
+
+
+def test_a_value_that_could_not_be_written_is_tried_again(tmp_path, monkeypatch):
+    source, signals = Source(key=b"k1"), []
+    keeper = Keeper(source, lambda *words: signals.append(words), 60)
+    keeper.add([kept(tmp_path, "key", signal="SIGHUP")])
+    source.put("key", b"k2")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchmod", lambda *_: 1 / 0)
+        assert keeper.refresh() == 0
+    assert signals == []
+    assert keeper.refresh() == 1
+    assert (tmp_path / "web/key").read_bytes() == b"k2"
+    assert signals == [("web", "SIGHUP")]
 
 
 # Supervision

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from casemate.errors import CasemateError, Malformed, Refused
+from casemate.guest import checks
 from casemate.guest.attest import Resource
 from casemate.guest.freshness import Freshness
 from casemate.guest.users import User
@@ -76,11 +78,15 @@ def write(kept: Kept, value: bytes) -> None:
     fresh = kept.path.with_name(f".{kept.path.name}.new")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        os.fchown(handle, kept.user.uid, kept.user.gid)
-        os.fchmod(handle, int(kept.secret.mode, 8))
-        stream.write(value)
-    fresh.replace(kept.path)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchown(handle, kept.user.uid, kept.user.gid)
+            os.fchmod(handle, int(kept.secret.mode, 8))
+            stream.write(value)
+        fresh.replace(kept.path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)  # a full tmpfs must not stay full of half a value
+        raise
 
 
 class Keeper:
@@ -144,7 +150,7 @@ class Keeper:
         if not judged:
             self._judge()
         for container, signal in dict.fromkeys((k.container, k.secret.signal) for k in changed if k.secret.signal):
-            self._signal(container, str(signal))
+            self._guarded(f"signal to {container}", partial(self._signal, container, str(signal)))
         return len({kept.secret.resource for kept in changed})
 
     def _ask(self, uri: str, known: str) -> tuple[bool, Resource | None]:
@@ -180,13 +186,24 @@ class Keeper:
         return True
 
     def _replace(self, uri: str, found: Resource) -> list[Kept]:
-        """Write a new value to all that show it."""
+        """Write a new value to all that show it; where one can't be written, the next round tries all again."""
         users = [kept for kept in self._kept if kept.secret.resource == uri]
-        for kept in users:
-            write(kept, found.value)
+        written = [self._guarded(uri, partial(write, kept, found.value)) for kept in users]
+        if not all(written):
+            return []
         self._versions[uri] = found.version
         return users
 
+    def _guarded(self, what: str, act: Callable[[], object]) -> bool:
+        """Whether it went well; otherwise it is a trouble, and what comes after it is done all the same."""
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not hide a later revocation
+            self.troubles[what] = checks.where(error)
+            return False
+        return True
+
     def _poll(self) -> None:
         while not self._stop.wait(self._seconds):
-            self.refresh()
+            if self._guarded("round", self.refresh):
+                self.troubles.pop("round", None)
