@@ -257,6 +257,34 @@ def test_a_restart_whose_runtime_fails_is_tried_again(shell):
     assert ended.wait(10)
 
 
+def test_a_machine_short_of_descriptors_is_tried_again_and_ends_in_order(shell, monkeypatch):
+    supervisor, _, ended = run(shell, task("sleep 0.05; exit 1", restart="on-failure"))
+    failed, real = [], os.pipe2
+
+    def short(flags):
+        if len(failed) < 2:
+            failed.append(flags)
+            raise OSError(errno.EMFILE, "too many")
+        return real(flags)
+
+    monkeypatch.setattr(os, "pipe2", short)
+    deadline = time.monotonic() + 10
+    while len(shell.started) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(failed) == 2
+    assert len(shell.started) >= 2
+    supervisor.stop(5)
+    assert ended.wait(10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_watcher_that_dies_is_done(shell, monkeypatch):
+    monkeypatch.setattr(supervise._Watched, "_again", lambda *_: 1 / 0)
+    supervisor, _, ended = run(shell, task("exit 1"))
+    assert ended.wait(10)
+    assert supervisor.wait(0)
+
+
 def test_the_first_start_that_fails_is_told(shell):
     shell.fail = 1
     with pytest.raises(Unavailable):

@@ -8,7 +8,7 @@ error belong to the container.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -60,12 +60,16 @@ class Crun:
 
     def execute(self, name: str, command: Sequence[str], *, timeout: float, limit: int) -> Output:
         """Run `command` in the container, as its user; at most `limit` bytes of each stream are kept."""
-        words = [*self._words(), "exec", name, *command]
+        import tempfile
+
         try:
-            with subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            ) as process:
-                return _collect(process, timeout, limit)
+            with tempfile.TemporaryDirectory(prefix="exec-", dir=self._state) as folder:
+                pid_file = Path(folder) / "pid"
+                words = [*self._words(), "exec", "--no-new-privs", "--pid-file", str(pid_file), name, *command]
+                with subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                ) as process:
+                    return _collect(process, timeout, limit, lambda: _end(pid_file))
         except OSError as error:
             raise Unavailable(f"container {name}: the runtime failed ({type(error).__name__})") from error
 
@@ -91,8 +95,23 @@ def _tail(log: Path) -> str:
     return "".join(c for c in lines[-1][:300] if c.isprintable()) if lines else ""
 
 
-def _collect(process: subprocess.Popen[bytes], timeout: float, limit: int) -> Output:
-    """Both streams up to `limit`; what is beyond is read and dropped so that the program can end."""
+def _end(pid_file: Path) -> None:
+    """Kill what the runtime runs in the container; the runtime waits for it, so the number is still its own."""
+    import contextlib
+    import os
+    import signal
+
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if pid > 1:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _collect(process: subprocess.Popen[bytes], timeout: float, limit: int, end: Callable[[], None]) -> Output:
+    """Both streams up to `limit`; what is beyond is read and dropped so that the program can end.
+
+    `end` is called when the time is over, before the runtime itself is killed.
+    """
     import threading
 
     kept: list[bytes] = [b"", b""]
@@ -110,6 +129,7 @@ def _collect(process: subprocess.Popen[bytes], timeout: float, limit: int) -> Ou
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
+        end()
         process.kill()
         code = process.wait()
     for thread in threads:

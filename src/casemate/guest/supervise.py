@@ -144,7 +144,7 @@ class _Watched:
         """Start, and watch in a thread."""
         try:
             self._start()
-        except CasemateError:
+        except BaseException:
             self.done.set()
             raise
         threading.Thread(target=self._live, name=f"container {self._name}", daemon=True).start()
@@ -163,6 +163,13 @@ class _Watched:
             self._quietly(lambda: self._runtime.kill(self._name, signals.SIGKILL))
 
     def _live(self) -> None:
+        try:
+            self._lives()
+        finally:  # whatever went wrong, nobody waits for it any more
+            self.done.set()
+            self._ended()
+
+    def _lives(self) -> None:
         wait = FIRST_WAIT
         while True:
             began = time.monotonic()
@@ -174,8 +181,6 @@ class _Watched:
             if not self._again(code) or not self._restart(wait):
                 break
             wait = min(LONGEST_WAIT, wait * 2)
-        self.done.set()
-        self._ended()
 
     def _again(self, code: int) -> bool:
         policy = self.task.container.restart
@@ -189,7 +194,7 @@ class _Watched:
                 return False
             try:
                 self._start()
-            except CasemateError:
+            except (CasemateError, OSError):  # the machine may be short of something for a while
                 wait = min(LONGEST_WAIT, wait * 2)
             else:
                 return True
