@@ -39,6 +39,8 @@ say links readlink /etc/app/key
 say run ls /run /run/casemate
 say security ls /sys/kernel/security /sys/kernel/config
 say tpm ls /sys/class/tpm /sys/class/virtio-ports
+say machine sh -c 'find /sys -iname "tpm*" -o -name "pcr-*" -o -name "vport*" -o -name serial -o -name "MSFT*"'
+say six ls /proc/sys/net/ipv6
 say hosts cat /etc/hosts
 say hostname hostname
 try write_root touch /new
@@ -141,6 +143,17 @@ def look():
     time.sleep(1)
     done = supervisor.execute("waiting", ("/bin/sh", "-c", "id -u; exit 3"), timeout=20, limit=100)
     facts["exec"] = {"code": done.code, "out": done.stdout.decode()}
+    status = supervisor.execute(
+        "waiting", ("/bin/grep", "-E", "^(Cap|NoNew|Seccomp:)", "/proc/self/status"), timeout=20, limit=1000
+    )
+    facts["exec status"] = status.stdout.decode()
+    late = supervisor.execute("waiting", ("/bin/sh", "-c", "sleep 4242"), timeout=3, limit=100)
+    time.sleep(0.5)
+    left = supervisor.execute(
+        "waiting", ("/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"), timeout=20, limit=10_000
+    )
+    facts["late"] = {"code": late.code, "left": "sleep 4242" in left.stdout.decode().replace("-c sleep 4242", "")}
+    facts["cmdlines"] = left.stdout.decode()
     supervisor.stop(10)
     facts["stopped"] = supervisor.codes()["waiting"]
 

@@ -71,6 +71,25 @@ def test_exec_stop_and_exit_code(facts):
     assert facts["stopped"] == 5
 
 
+def test_exec_has_no_more_rights_than_the_container(facts):
+    status = facts["exec status"].splitlines()
+    assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= set(status)
+    assert [line for line in status if line.startswith("Cap") and not line.endswith("\t0000000000000000")] == []
+
+
+def test_a_command_that_takes_too_long_ends_in_the_container_too(facts):
+    assert facts["late"]["code"] != 0
+    assert not facts["late"]["left"], facts["cmdlines"]
+
+
+@pytest.mark.parametrize("who", ["user", "root"])
+def test_the_machines_devices_are_nowhere_in_sys(facts, who):
+    look = seen(facts[who])
+    hidden = {"/sys/class/tpm", "/sys/class/tpmrm", "/sys/bus/serial"}  # names of folders in which nothing is found
+    assert set(look["machine"].split("|")) - {""} <= hidden
+    assert "No such file" in look["six"]
+
+
 def test_the_packet_filter_is_loaded(facts):
     assert "policy drop" in facts["rules"]
     assert "8443" in facts["rules"]

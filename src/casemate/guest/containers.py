@@ -33,6 +33,10 @@ _HIDDEN = (
     *("/proc/iomem", "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/slabinfo"),
     *("/sys/firmware", "/sys/kernel/config", "/sys/kernel/security", "/sys/kernel/debug", "/sys/kernel/tracing"),
     *("/sys/class/tpm", "/sys/class/tpmrm", "/sys/class/virtio-ports", "/sys/class/misc", "/sys/devices/virtual/misc"),
+    # Where the machine's own devices are: TPM registers, virtio ports, serial numbers of disks.
+    *("/sys/devices/LNXSYSTM:00", "/sys/devices/pci0000:00", "/sys/devices/pnp0", "/sys/devices/platform"),
+    *("/sys/bus/acpi", "/sys/bus/pci", "/sys/bus/platform", "/sys/bus/pnp", "/sys/bus/virtio", "/sys/dev/char"),
+    *("/sys/class/block", "/sys/class/bdi", "/sys/block", "/sys/dev/block", "/sys/bus/tpm"),
     *("/sys/devices/virtual/powercap", "/sys/devices/virtual/block", "/sys/devices/virtual/tpm", "/sys/module"),
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
