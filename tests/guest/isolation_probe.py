@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +17,13 @@ sys.path[:0] = ["/usr/lib/casemate", "/usr/lib/python3/dist-packages"]
 from casemate.drivers.crun import Crun  # noqa: E402 - the path comes first
 from casemate.errors import CasemateError  # noqa: E402
 from casemate.guest import checks, firewall, main  # noqa: E402
-from casemate.guest.attest import Resource  # noqa: E402
+from casemate.guest.attest import Resource, find_attester  # noqa: E402
 from casemate.guest.bundles import Bundles  # noqa: E402
 from casemate.guest.secrets import Keeper  # noqa: E402
 from casemate.guest.supervise import Supervisor, Task  # noqa: E402
 from casemate.image.manifest import Process  # noqa: E402
 from casemate.schema import manifest as manifests  # noqa: E402
+from casemate.tee import COLLECTED, ROOMS  # noqa: E402
 
 RUN = Path("/run/casemate")
 IMAGE = "registry.example/box@sha256:" + "0" * 64
@@ -160,6 +162,8 @@ def look():
     parts = SimpleNamespace(containers=(container("x", "true", ports=[{"container": 8443}]),))
     firewall.apply(firewall.ruleset(parts))
     facts["rules"] = os.popen("nft list ruleset").read()
+    facts["attester"] = find_attester().tee
+    facts["collectors"] = [import_module(f"{ROOMS[name]}.collect").present() for name in COLLECTED]
     facts["agent_kib"] = checks.resident_kib()
     facts["memory_mib"] = checks.memory()
     facts["threads"] = threading.active_count()

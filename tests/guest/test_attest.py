@@ -1,5 +1,7 @@
 """Key release from the guest's end: one broker, one key, one token; refusals are told, silence is tried again."""
 
+import importlib
+import sys
 from datetime import timedelta
 
 import pytest
@@ -175,11 +177,30 @@ def test_the_broker_that_answers_is_asked_first(world):
 
 
 def test_no_tee_is_told(monkeypatch):
-    import casemate.tee
-
-    monkeypatch.setattr(casemate.tee, "ROOMS", {"sample": "casemate.tee.sample"})
+    importlib.import_module("casemate.tee.tpm.collect")
+    monkeypatch.setattr(sys.modules["casemate.tee.tpm.collect"], "present", lambda: False)
     with pytest.raises(Unusable):
         attest.find_attester()
+
+
+@pytest.mark.parametrize(
+    ("provider", "tee"), [("sev_guest", "snp"), ("tdx_guest", "tdx"), ("other", "tpm"), ("", "tpm")]
+)
+def test_a_tee_is_found_before_a_tpm(monkeypatch, tmp_path, provider, tee):
+    for name in ("snp", "tdx", "tpm"):
+        importlib.import_module(f"casemate.tee.{name}.collect")
+    tsm = importlib.import_module("casemate.tee.tsm")
+    monkeypatch.setattr(tsm, "REPORTS", tmp_path if provider else tmp_path / "none")
+    monkeypatch.setattr(tsm, "provider", lambda reports: provider)
+    monkeypatch.setattr(sys.modules["casemate.tee.tpm.collect"], "present", lambda: True)
+    assert attest.find_attester().tee == tee
+
+
+def test_sample_is_never_found():
+    import casemate.tee
+
+    assert "sample" not in casemate.tee.COLLECTED
+    assert casemate.tee.COLLECTED[-1] == "tpm"
 
 
 def test_a_volume_is_initialised_once(world, service):

@@ -95,6 +95,11 @@ def test_the_packet_filter_is_loaded(facts):
     assert "8443" in facts["rules"]
 
 
+def test_each_collector_is_in_the_image_and_only_the_tpm_is_there(facts):
+    assert facts["attester"] == "tpm"
+    assert facts["collectors"] == [False, False, True]
+
+
 def test_the_agent_stays_small(facts):
     assert facts["agent_kib"] < 60 << 10
     assert 400 <= facts["memory_mib"] <= 512

@@ -195,17 +195,18 @@ class Session:
 
 
 def find_attester() -> Attester:
-    """The TEE that this machine is in; `Unusable` when none is found."""
+    """The TEE that this machine is in, by the register's order; `Unusable` when none is found."""
     from importlib import import_module
 
-    from casemate.tee import ROOMS
+    from casemate import tee
+    from casemate.tee import tsm
 
-    for name, package in ROOMS.items():
-        try:
-            collector = import_module(f"{package}.collect")
-        except ImportError:
+    reported = tsm.REPORTS.is_dir()  # else their rooms need not be imported: start-up counts
+    for name in tee.COLLECTED:
+        if name in tee.REPORTED and not reported:
             continue
-        if getattr(collector, "present", bool)():
+        collector = import_module(f"{tee.ROOMS[name]}.collect")
+        if collector.present():
             return Attester(name, collector.collect)
     raise Unusable("this machine shows no TEE that is known", hint="start the VM with a TPM or in a TEE")
 

@@ -17,6 +17,11 @@ ROOMS: dict[str, str] = {
     "sample": "casemate.tee.sample",
 }
 
+# What a guest looks for on its own machine, in this order: a TEE before a TPM, which the host can always add. Those of
+# `REPORTED` give their evidence through the kernel's report interface (`casemate.tee.tsm`).
+REPORTED = ("snp", "tdx")
+COLLECTED = (*REPORTED, "tpm")
+
 
 def room(tee: str) -> Room:
     """The room of a TEE by its wire name, imported when asked for; an unknown name is `Unusable`."""

@@ -24,6 +24,20 @@ class Report:
     aux: bytes
 
 
+def provider(reports: Path = REPORTS) -> str:
+    """Whose reports the kernel offers, such as ``sev_guest``; empty where it offers none."""
+    folder = reports / f"casemate-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        folder.mkdir()
+        try:
+            return (folder / "provider").read_text().strip()
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    except OSError:
+        return ""
+
+
 def collect(nonce: bytes, provider: str, *, reports: Path = REPORTS, privilege_level: int | None = None) -> Report:
     """A report over the 64 bytes of `nonce` by `provider`; `Unusable` where the kernel offers none of it."""
     if not reports.is_dir():

@@ -16,6 +16,11 @@ from casemate.tee.snp import report, wire
 PROVIDER = "sev_guest"
 
 
+def present(*, reports: Path = tsm.REPORTS) -> bool:
+    """Whether the kernel of this machine offers SNP reports."""
+    return tsm.provider(reports) == PROVIDER
+
+
 def collect(request: Request, *, reports: Path = tsm.REPORTS) -> Evidence:
     """Evidence over `request`, in CoCo's form; `Unusable` where the kernel offers no SNP reports."""
     if request.report_data is not None and len(request.report_data) > 64:

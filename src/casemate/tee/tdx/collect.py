@@ -17,6 +17,11 @@ CCEL = Path("/sys/firmware/acpi/tables/data/CCEL")
 PROVIDER = "tdx_guest"
 
 
+def present(*, reports: Path = tsm.REPORTS) -> bool:
+    """Whether the kernel of this machine offers TDX reports."""
+    return tsm.provider(reports) == PROVIDER
+
+
 def collect(request: Request, *, reports: Path = tsm.REPORTS, ccel: Path = CCEL) -> Evidence:
     """Evidence over `request`; `Unusable` where the kernel offers no TDX reports."""
     if request.report_data is not None and len(request.report_data) > 64:
