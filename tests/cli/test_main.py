@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -12,7 +13,8 @@ from click.testing import CliRunner
 
 import casemate.cli as cli
 from casemate.cli import output
-from casemate.errors import Finding, Malformed, Problem, Refused, Unavailable
+from casemate.drivers.brokerclient import Admin
+from casemate.errors import Finding, Malformed, Problem, Refused, Unavailable, Unusable
 
 
 @pytest.fixture
@@ -107,9 +109,55 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert process.wait(timeout=20) == 0
 
 
-def test_an_error_of_the_program_itself_is_not_hidden(run):
-    with pytest.raises(ZeroDivisionError):
-        run("t", error=ZeroDivisionError())
+def test_an_error_of_the_program_itself_is_told_as_one(run, monkeypatch):
+    monkeypatch.delenv("CASEMATE_DEBUG", raising=False)
+    code, out, err = run("t", error=ZeroDivisionError())
+    assert (code, out) == (1, "")
+    assert "internal error: ZeroDivisionError at " in err
+    assert "please report" in err
+    assert "Traceback" not in err
+    told = json.loads(run("t", "--json", error=KeyError("x"))[1])
+    assert told["kind"] == "Internal"
+    monkeypatch.setenv("CASEMATE_DEBUG", "1")
+    assert "Traceback" in run("t", error=ZeroDivisionError())[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [
+        (NotADirectoryError(20, "Not a directory", "/a/b"), "/a/b: Not a directory", 2),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "not UTF-8", 2),
+        (ValueError("no key in it"), "no key in it", 2),
+        (MemoryError(), "not enough memory", 1),
+    ],
+)
+def test_what_nobody_foresaw_is_a_sentence(run, error, words, code):
+    got, out, err = run("t", error=error)
+    assert (got, out) == (code, "")
+    assert words in err
+    got, out, err = run("t", "--json", error=error)
+    assert (got, err) == (code, "")
+    assert words in json.loads(out)["error"]
+
+
+@pytest.mark.parametrize("words", [["nothing"], ["t", "--what"], ["app", "show"], ["app"], ["verify"], ["run", "x"]])
+def test_wrong_use_as_json_is_one_document(run, words):
+    code, out, err = run(*words, "--json")
+    told = json.loads(out)
+    assert (code, err) == (2, "")
+    assert (told["kind"], told["reasons"]) == ("Usage", [])
+    assert told["error"]
+    assert told["hint"].endswith("--help")
+
+
+def test_a_full_disk_behind_stdout_is_a_sentence():
+    for words in (["manifest", "schema"], ["manifest", "schema", "--json"], ["status", "--what", "--json"]):
+        with Path("/dev/full").open("w") as full:
+            program = [sys.executable, "-m", "casemate", *words]
+            done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
 
 
 def test_every_command_of_the_table_exists_and_says_what_it_does():
@@ -193,3 +241,36 @@ def test_steps_keep_times_and_verdicts(capfd):
 def test_tables_are_plain_columns_when_piped(capfd):
     output.table(["NAME", "STATE"], [["web", "running"], ["a-long-name", "\x1b[31mred"]])
     assert capfd.readouterr().out == "NAME         STATE\nweb          running\na-long-name  ?[31mred\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status"], "is missing"),
+        (["app", "list"], "is missing"),
+        (["manifest", "from", "nope.yaml", "--app", "x", "--signer", "binary"], "UTF-8"),
+        (["init", "binary"], "binary"),
+        (["guest", "build", "--into", "/proc/x/g"], "/proc/x"),
+    ],
+)
+def test_spoilt_files_are_sentences(tmp_path, words, said):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "context.json").write_text("{}")
+    (tmp_path / "binary").write_bytes(b"\x80\xff\x00")
+    done = subprocess.run(
+        [sys.executable, "-m", "casemate", *words],
+        cwd=tmp_path, env={**os.environ, "CASEMATE_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_a_spoilt_admin_key_is_a_sentence(tmp_path):
+    key = tmp_path / "admin.key"
+    key.write_bytes(b"junk")
+    key.chmod(0o600)
+    with pytest.raises(Unusable, match="not a private key"):
+        Admin("https://127.0.0.1:1", "sha256:" + "0" * 64, key)

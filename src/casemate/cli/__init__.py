@@ -7,7 +7,6 @@ failed, 2 wrong use or unusable input, 130 interrupted.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -108,17 +107,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str] | None) -> int:
     """The exit code of one call."""
+    from casemate.cli import failures
+
+    as_json = failures.wants_json(sys.argv[1:] if arguments is None else arguments)
     try:
         code = casemate.main(args=arguments, prog_name="casemate", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        code = failures.usage(error, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        return 130
+        code = 130
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last handler: a person gets a sentence, never a trace
+        code = failures.unforeseen(error, as_json=as_json)
+    failures.drain()
     return code if isinstance(code, int) else 0
 
 

@@ -14,19 +14,22 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Show the local broker and registry and whether they answer. Exit 1 when one does not."""
     from casemate.broker import local
     from casemate.drivers import paths
-    from casemate.errors import Unusable
+    from casemate.errors import Malformed, Unusable
     from casemate.host import domain
 
     home = paths.home()
     context = domain.context(home)
     if context is None:
         raise Unusable(f"no local trust domain in {home}", hint="casemate up")
-    broker, registry = context["broker"], context["registry"]
-    state = {
-        "broker": {**broker, "answers": local.answers(broker["url"], broker["pin"])},
-        "registry": {**registry, "answers": domain.answers(registry["host"])},
-        "guest_image": context["guest_image"],
-    }
+    try:
+        broker, registry = context["broker"], context["registry"]
+        state = {
+            "broker": {**broker, "answers": local.answers(broker["url"], broker["pin"])},
+            "registry": {**registry, "answers": domain.answers(registry["host"])},
+            "guest_image": context["guest_image"],
+        }
+    except (KeyError, TypeError) as error:
+        raise Malformed(f"context.json in {home}: {error} is missing", hint="casemate up writes it anew") from error
     output.emit(state, as_json=as_json, text=lambda: _lines(state))
     ctx.exit(0 if state["broker"]["answers"] and state["registry"]["answers"] else 1)
 

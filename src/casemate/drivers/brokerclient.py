@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -36,7 +36,10 @@ class Admin:
 
     def __init__(self, url: str, pin: str, key_path: Path) -> None:
         self.url, self.pin = url.rstrip("/"), pin
-        key = serialization.load_pem_private_key(keyfiles.read(key_path), password=None)
+        try:
+            key = serialization.load_pem_private_key(keyfiles.read(key_path), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise Unusable(f"{key_path} is not a private key in PEM", hint="casemate init made one") from error
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise Unusable(f"{key_path} is not an Ed25519 key")
         self._key = key

@@ -1,0 +1,90 @@
+"""The last handler of the command line: what no command foresaw still ends as a sentence and an exit code.
+
+OSError, ValueError and UnicodeError come from what the user gave (exit 2); wrong use is told as click does, or as one
+JSON document; anything else is a defect of Casemate (exit 1), shown with its place, and whole under CASEMATE_DEBUG.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+DEBUG = "CASEMATE_DEBUG"
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Whether `--json` is among the options, also where click could not read the rest."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
+
+
+def usage(error: click.ClickException, *, as_json: bool) -> int:
+    """Show wrong use; the exit code."""
+    if not as_json:
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    nothing = type(error).__name__ == "NoArgsIsHelpError"  # its message is the whole help page
+    message = "a command is wanted" if nothing else error.format_message()
+    _document(message, "Usage", f"{context.command_path} --help" if context else "casemate --help")
+    return error.exit_code
+
+
+def unforeseen(error: Exception, *, as_json: bool) -> int:
+    """Show an error that is not Casemate's own; the exit code."""
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    message, kind, hint, code = _told(error)
+    if as_json:
+        _document(message, kind, hint)
+    else:
+        from casemate.cli import output
+
+        _quietly(f"error: {output.clean(message)}" + (f"\nwhat to do: {output.clean(hint)}" if hint else ""), err=True)
+    return code
+
+
+def drain() -> None:
+    """Flush stdout; one that takes no more (a full disk) is put aside, so that leaving the program is silent."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+
+
+def _told(error: Exception) -> tuple[str, str, str, int]:
+    """(sentence, kind, hint, exit code)."""
+    if isinstance(error, OSError):
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        why = error.strerror or str(error) or type(error).__name__
+        return f"{place}: {why}" if place else why, "Unusable", "", 2
+    if isinstance(error, UnicodeError):
+        hint = "arguments and text files are wanted in UTF-8"
+        return "an argument or a file is not UTF-8 text", "Unusable", hint, 2
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this", "Unavailable", "", 1
+    if isinstance(error, ValueError) and str(error):
+        return f"the input cannot be used: {str(error)[:500]}", "Unusable", "", 2
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}casemate{os.sep}" in frame.filename] or frames[-1:]
+    place = f"{own[-1].filename.rpartition(os.sep)[2]}:{own[-1].lineno}" if own else "an unknown place"
+    hint = f"{DEBUG}=1 shows where it came from"
+    return f"internal error: {type(error).__name__} at {place}; please report", "Internal", hint, 1
+
+
+def _document(message: str, kind: str, hint: str) -> None:
+    document: dict[str, Any] = {"error": message, "kind": kind, "hint": hint, "reasons": []}
+    _quietly(json.dumps(document, indent=2))
+
+
+def _quietly(text: str, *, err: bool = False) -> None:
+    """Print, unless the stream takes no more."""
+    try:
+        click.echo(text, err=err)
+    except (OSError, ValueError):
+        return
