@@ -12,7 +12,7 @@ import pytest
 from examples.demo.service import signing_key, tls_pair
 
 from casemate.boot import initdata
-from casemate.errors import Malformed, Unavailable, Unusable
+from casemate.errors import Malformed, Refused, Unavailable, Unusable
 from casemate.release.session import purpose_data
 from casemate.schema.app import AppStatement, Founding, Release
 from casemate.schema.manifest import from_builtins
@@ -184,6 +184,31 @@ def test_unusable_services(tpm, serve):
         service.ask("nowhere")
     with pytest.raises(Unavailable):
         service.ask("127.0.0.1:1")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999999", "\u0663", "x"])
+def test_a_port_that_is_none(port):
+    with pytest.raises(Unusable, match="HOST:PORT"):
+        service.ask(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(("stale", "accepted"), [(1, True), (3, True), (4, False)])
+def test_a_key_that_changes_is_asked_again(tpm, serve, monkeypatch, stale, accepted):
+    """The server changed its key between the pin and the question: three more tries, then a refusal."""
+    endpoint = serve(tpm)
+    real, asked = service.tlspeer.pin, []
+
+    def pin(host, port):
+        asked.append(port)
+        return PIN if len(asked) <= stale else real(host, port)
+
+    monkeypatch.setattr(service.tlspeer, "pin", pin)
+    if accepted:
+        assert service.judge(service.ask(endpoint), trust_of(tpm), FOUNDING.app_id).decision.allowed
+    else:
+        with pytest.raises(Refused, match=r"tls\.pin"):
+            service.ask(endpoint)
+    assert len(asked) == min(stale + 1, 4)
 
 
 def test_trust_file_round_trip_and_errors(tpm):

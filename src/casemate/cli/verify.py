@@ -35,11 +35,16 @@ def verify(
     Exit 0: every rule holds. Exit 1: refused, with each failed rule. Exit 2: the service gives no usable answer.
     """
     from casemate.drivers import paths
+    from casemate.errors import Unavailable, Unusable
     from casemate.verifier import service as check
     from casemate.verifier import trust as trusted
 
     believed = trusted.read(trust or paths.home() / "trust.json")
-    verdict = check.judge(check.ask(service, port=port, url=evidence_url), believed, app_id)
+    try:
+        answer = check.ask(service, port=port, url=evidence_url)
+    except Unavailable as error:  # nothing was judged, so this is no refusal
+        raise Unusable(str(error), hint=error.hint) from error
+    verdict = check.judge(answer, believed, app_id)
     output.emit(check.as_json(verdict), as_json=as_json, text=lambda: _page(verdict))
     ctx.exit(0 if verdict.decision.allowed else 1)
 

@@ -38,6 +38,7 @@ from casemate.wire.encoding import b64u, unb64
 EVIDENCE_PATH = "/.well-known/casemate/evidence"
 PURPOSE = "service"
 ANSWER_LIMIT = 4 << 20
+ATTEMPTS = 4  # the first and three more, for a server that changes its TLS key just then
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,19 @@ def ask(endpoint: str, *, port: int | None = None, url: str | None = None) -> An
     another place for the evidence, for services that cannot proxy the well-known path.
     """
     host, _, number = endpoint.rpartition(":")
-    if not host or not number.isdigit():
+    if not host or not (number.isascii() and number.isdigit() and len(number) <= 5 and 0 < int(number) <= 65535):
         raise Unusable(f"service {endpoint!r} is not HOST:PORT")
-    pin = tlspeer.pin(host, int(number))
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _ask(endpoint, tlspeer.pin(host, int(number)), port, url)
+        except Refused as refusal:
+            if not any(finding.rule == "tls.pin" for finding in refusal.findings):
+                raise
+    return _ask(endpoint, tlspeer.pin(host, int(number)), port, url)
+
+
+def _ask(endpoint: str, pin: str, port: int | None, url: str | None) -> Answer:
+    """Step 2; `Refused` with the rule `tls.pin` when the endpoint has another key by now."""
     nonce = os.urandom(32)
     query = f"?nonce={b64u(nonce)}" + (f"&port={port}" if port else "")
     if url:
