@@ -184,9 +184,14 @@ def _answer(
         response = http.request(method, url + path, headers=headers, body=body, pin=pin, timeout=timeout)
     except Unavailable as error:
         raise Unavailable(f"the broker does not answer: {error}", hint="casemate status; casemate up") from error
-    document = response.json() if response.body else {}
     if response.status == 200:
-        return document
+        return response.json() if response.body else {}
+    try:
+        document = response.json() if response.body else {}
+    except Malformed:  # the server in front of the broker answers in plain text
+        if response.status in (429, 503):
+            raise Unavailable("the broker is busy or not ready", hint="try again in a moment") from None
+        document = {}
     raise _failure(response.status, document)
 
 

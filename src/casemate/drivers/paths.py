@@ -18,6 +18,8 @@ __all__ = ["cache", "home"]
 def home() -> Path:
     """`$CASEMATE_HOME`, else `./.casemate`; made with mode 0700. A folder that others may enter is `Unusable`."""
     folder = Path(os.environ.get("CASEMATE_HOME") or ".casemate").absolute()
+    if folder.resolve() == Path("/"):
+        raise Unusable("the root directory cannot be CASEMATE_HOME", hint="set CASEMATE_HOME to a folder of your own")
     _make(folder, "CASEMATE_HOME")
     status = folder.stat()
     if status.st_uid != os.geteuid():

@@ -73,7 +73,7 @@ class Workload:
         """Whether a command or a supervisor holds the lock."""
         handle = _try_lock(self.folder / LOCK)
         if handle is None:
-            return True
+            return self.folder.exists()  # another command may have removed it meanwhile
         os.close(handle)
         return False
 
@@ -136,7 +136,7 @@ def resolve(word: str) -> Workload:
     if len(chosen) == 1:
         return chosen[0]
     if not chosen:
-        raise Unusable(f"no workload {as_text(word, 80)!r}", hint="casemate ps --all lists them")
+        raise Unusable(f"no workload {as_text(word, 80)!r}", hint="casemate ps lists them")
     raise Unusable(f"{as_text(word, 80)!r} means {len(chosen)} workloads: {', '.join(w.id for w in chosen)[:200]}")
 
 
