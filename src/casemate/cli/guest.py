@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from casemate.cli import output
+from casemate.cli import image_arguments, output
 
 __all__ = ["guest"]
+_MAX_INITDATA = 4 << 20
+_MAX_FIRMWARE = 64 << 20
 
 
 @click.group()
@@ -56,9 +58,9 @@ def measure(tee: str, firmware: Path | None, vcpus: int, cpu_type: str, initdata
     from casemate import tee as rooms
     from casemate.host import guestimage
 
+    digest = hashlib.sha256(image_arguments.whole(initdata, _MAX_INITDATA)).digest() if initdata else None
+    other = image_arguments.whole(firmware, _MAX_FIRMWARE) if firmware else None
     image = guestimage.ensure(output.note)
-    digest = hashlib.sha256(initdata.read_bytes()).digest() if initdata else None
-    other = firmware.read_bytes() if firmware else None
     launch = image.launch(digest, vcpus, cpu_type=cpu_type, firmware=other)
     values = rooms.room(tee).measure(launch).values
     facts = {"tee": tee, "image": str(image.folder), "vcpus": vcpus, "cpu_type": cpu_type, "values": values}

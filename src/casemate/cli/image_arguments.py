@@ -96,7 +96,8 @@ def key_file(path: Path) -> bytes:
     """The 32 raw bytes in a file."""
     key = read(path, 33)
     if len(key) != 32:
-        raise Unusable(f"{path}: a file of exactly 32 bytes is wanted", hint=f"head -c 32 /dev/urandom > {path}")
+        hint = f"head -c 32 /dev/urandom > {path}" if path.is_file() else "name a regular file that holds the key"
+        raise Unusable(f"{path}: a file of exactly 32 bytes is wanted", hint=hint)
     return key
 
 
@@ -107,6 +108,14 @@ def read(path: Path, limit: int) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise Unusable(f"{path}: {error.strerror}") from error
+
+
+def whole(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes; a longer one (or one without an end) is `Unusable`."""
+    data = read(path, limit + 1)
+    if len(data) > limit:
+        raise Unusable(f"{path}: more than {limit} bytes, which is too long")
+    return data
 
 
 def size(count: int) -> str:

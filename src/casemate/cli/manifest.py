@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from casemate.cli import output
+from casemate.cli import image_arguments, output
 
 if TYPE_CHECKING:
     from casemate.schema.manifest import Manifest
@@ -89,10 +89,10 @@ def from_(
     from casemate.drivers import paths
     from casemate.host import author
 
-    trust = author.local_trust(paths.home() / "context.json", app, signer.read(), brokers)
+    trust = author.local_trust(paths.home() / "context.json", app, _signer(signer), brokers)
     resolve = author.resolver(trust, plain_http)
     if source.endswith((".yaml", ".yml")):
-        made, notes = author.from_compose(Path(source).read_bytes(), name, trust, resolve)
+        made, notes = author.from_compose(image_arguments.whole(Path(source), 1 << 20), name, trust, resolve)
     else:
         made, notes = author.from_image(source, name, trust, resolve)
     target.write(author.to_yaml(made, notes))
@@ -104,6 +104,19 @@ def schema() -> None:
     from casemate.schema import json_schema
 
     click.echo(json_schema.text(), nl=False)
+
+
+def _signer(file: TextIO) -> str:
+    """The signer's public key; a PEM is never longer."""
+    from casemate.errors import Unusable
+
+    text = file.read(_MAX_SIGNER + 1)
+    if len(text) > _MAX_SIGNER:
+        raise Unusable("--signer: the file is too long for a public key")
+    return text
+
+
+_MAX_SIGNER = 64 << 10
 
 
 def _read(file: str) -> Manifest:

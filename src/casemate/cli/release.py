@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from casemate.cli import output
+from casemate.cli import image_arguments, output
 
 
 @click.group()
@@ -22,8 +22,9 @@ def add(app_id: str, manifest: Path, as_json: bool) -> None:
     """Make MANIFEST (YAML or JSON) an active release of the app and print its digest."""
     from casemate.drivers import brokerclient, paths
     from casemate.host import author
+    from casemate.schema.manifest import MAX_BYTES
 
-    document = author.read(manifest.read_bytes(), json=manifest.suffix == ".json")
+    document = author.read(image_arguments.whole(manifest, MAX_BYTES), json=manifest.suffix == ".json")
     digest = brokerclient.Admin.local(paths.home()).add_release(app_id, document.canonical())
     output.emit({"app_id": app_id, "manifest_digest": digest}, as_json=as_json, text=lambda: click.echo(digest))
 

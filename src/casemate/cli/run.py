@@ -13,7 +13,9 @@ from casemate.cli.output import json_option
 @click.command("run")
 @click.argument("manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-p", "--publish", multiple=True, metavar="[ADDR:]HOST:CONTAINER", help="Publish a port; HOST 0: any.")
-@click.option("--memory", "memory_mib", type=click.IntRange(128), metavar="MIB", help="Memory (default 512 MiB).")
+@click.option(
+    "--memory", "memory_mib", type=click.IntRange(128, 1 << 20), metavar="MIB", help="Memory (default 512 MiB)."
+)
 @click.option("--vcpus", type=click.IntRange(1, 64), help="Virtual CPUs (default 1).")
 @click.option("--volume", "volumes", multiple=True, metavar="NAME=PATH", help="The disk file of a volume.")
 @click.option("--volume-size", "sizes", multiple=True, metavar="NAME=MIB", help="Size of a volume's new disk.")
@@ -25,12 +27,15 @@ from casemate.cli.output import json_option
 @click.option("--command-line", default="", metavar="EXTRA", help="Development: words after the command line.")
 @click.option("--initrd", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Development: an initrd.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it runs (default).")
-@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="How long a start may take.")
+@click.option(
+    "--timeout", type=click.FloatRange(1, 86400), default=300.0, show_default=True, metavar="SECONDS",
+    help="How long a start may take.",
+)  # fmt: skip
 @json_option
 def run(manifest: Path, guest: Path | None, wait: bool, as_json: bool, **chosen: Any) -> None:
     """Start the workload that MANIFEST (YAML or JSON) describes.
 
-    Exit code 0 when it runs, 1 when it was refused or failed; the reasons are printed, rule by rule.
+    Exit code 0 when it runs, 1 when it was refused, failed or stopped; the reasons are printed, rule by rule.
     """
     from casemate.cli import runview
     from casemate.host import launch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,16 +11,15 @@ from typing import Any
 
 import click
 
-from casemate.cli import workloadview
+from casemate.cli import image_arguments, workloadview
 from casemate.cli.output import emit
 from casemate.cli.output import note as say
 from casemate.drivers import paths
-from casemate.errors import Unusable
 from casemate.host import author, domain, guestimage, launch, workloads
 from casemate.host import stop as stopping
 from casemate.host.guestimage import GuestImage
 from casemate.host.launch import Options
-from casemate.host.state import State
+from casemate.host.state import DONE, State
 from casemate.host.workloads import Workload
 from casemate.schema import manifest as manifests
 from casemate.schema.manifest import Manifest
@@ -27,10 +27,7 @@ from casemate.schema.manifest import Manifest
 
 def manifest(path: Path) -> Manifest:
     """The manifest in a file: JSON by its name, else YAML."""
-    try:
-        data = path.read_bytes()[: manifests.MAX_BYTES + 1]
-    except OSError as error:
-        raise Unusable(f"{path} can't be read ({error.strerror})") from error
+    data = image_arguments.whole(path, manifests.MAX_BYTES)
     return author.read(data, json=path.suffix == ".json")
 
 
@@ -47,6 +44,8 @@ def image(folder: Path | None) -> GuestImage:
 
 def options(chosen: dict[str, Any]) -> Options:
     """The launch options that the flags say."""
+    if not math.isfinite(chosen["timeout"]):
+        raise click.UsageError("--timeout: a number of seconds is wanted")
     return Options(
         publish=chosen["publish"],
         memory_mib=chosen["memory_mib"],
@@ -101,8 +100,12 @@ def interruptible(workload: Workload) -> Iterator[None]:
 
 def verdict(state: State, *, as_json: bool) -> None:
     """Print how the start ended; the exit code says it too."""
-    emit(workloadview.document(state), as_json=as_json, text=lambda: workloadview.outcome(state))
-    if state.state in {"refused", "failed"}:
+    document = workloadview.document(state)
+    ended = state.state in DONE
+    if ended:
+        document["error"] = state.message or f"workload {state.name} is {state.state}"
+    emit(document, as_json=as_json, text=lambda: workloadview.outcome(state))
+    if ended:
         sys.exit(1)
 
 

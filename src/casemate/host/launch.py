@@ -8,6 +8,7 @@ Order (each step leaves something that `workloads.settle` can clear up when the 
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ DEFAULT_MEMORY_MIB = 512
 MAX_VCPUS = 64
 POOL_SIZE = 2
 INITDATA = "initdata.img"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 Progress = Callable[[str], None]
 
 
@@ -190,6 +192,12 @@ def _name(wanted: str, usual: str, others: list[State]) -> str:
     """A name that no other workload has: the wanted one, or the manifest's with a number behind it."""
     taken = {other.name for other in others}
     if wanted:
+        if not _NAME.fullmatch(wanted):
+            raise Unusable(
+                f"name {wanted[:80]!r} cannot be used", hint="letters, digits and _ . - (at most 63) are wanted"
+            )
+        if wanted in {other.id for other in others}:
+            raise Unusable(f"{wanted} is the id of another workload", hint="choose another --name")
         if wanted in taken:
             raise Unusable(f"a workload is named {wanted} already", hint=f"casemate rm {wanted}, or another --name")
         return wanted

@@ -51,7 +51,8 @@ class Trust:
 def read(path: Path) -> Trust:
     """The trust file at `path`; `Unusable` when it is not there, `Malformed` when it breaks its format."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(LIMIT + 1)
     except OSError as error:
         raise Unusable(
             f"no trust file at {path}: {error.strerror}",
