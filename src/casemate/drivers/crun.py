@@ -16,6 +16,7 @@ from casemate.errors import Unavailable
 
 TIMEOUT = 60.0
 _LOG_BYTES = 4096
+_COLLECT_SECONDS = 3.0
 
 
 class Output(NamedTuple):
@@ -130,8 +131,12 @@ def _collect(process: subprocess.Popen[bytes], timeout: float, limit: int, end: 
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
         end()
-        process.kill()
-        code = process.wait()
+        try:
+            # The runtime must collect what was killed: a zombie that nobody collects keeps its container from ending.
+            code = process.wait(_COLLECT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
     for thread in threads:
         thread.join(2.0)
     return Output(code, kept[0], kept[1])
