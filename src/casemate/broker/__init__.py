@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Broker: the key service. Judges evidence, keeps apps, releases, secrets and volume records."""

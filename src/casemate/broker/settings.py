@@ -68,4 +68,4 @@ def as_document(settings: Settings) -> dict[str, object]:
 def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(kind)
+    raise NotImplementedError(kind)  # msgspec's way to hear that a hook does not know a type

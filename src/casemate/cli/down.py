@@ -10,7 +10,7 @@ from casemate.cli import output
 @click.command()
 @output.json_option
 def down(as_json: bool) -> None:
-    """Stop the local broker and registry. Keys, secrets and images stay; workloads go on until their leases end."""
+    """Stop the local broker and registry. Keys, secrets and images stay; workloads end ten minutes later."""
     from casemate.broker import local
     from casemate.drivers import paths
     from casemate.host import domain

@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Drivers: the only I/O: processes, disks, networks, stores. A driver decides nothing."""

@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Identity: left empty for workload identities and the mesh between them."""

@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Image: OCI images as papers and streams: references, layers, encryption, signatures, safe unpacking."""

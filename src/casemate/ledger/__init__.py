@@ -1,1 +1,1 @@
-"""Room to be furnished."""
+"""Ledger: left empty for transparency logs and governance; releases stand in the broker's store until then."""
