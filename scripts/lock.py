@@ -30,7 +30,7 @@ def main() -> int:
     subprocess.run([*pip, "--require-hashes", "-r", str(bootstrap)], check=True)
     extra = sys.argv[1:]  # for example --upgrade
     compile_file([str(FOLDER / "bootstrap.in"), *extra], "bootstrap.txt")
-    compile_file(["pyproject.toml", "--group", "dev", *extra], "dev.txt")
+    compile_file(["pyproject.toml", "--all-extras", "--group", "dev", *extra], "dev.txt")
     compile_file(["pyproject.toml", "-c", str(FOLDER / "dev.txt"), *extra], "run.txt")
     return 0
 
@@ -40,7 +40,8 @@ def check() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     run: list[str] = project["project"]["dependencies"]
     bad = [f"run.txt: {text}" for text in unmet(run, "run.txt")]
-    bad += [f"dev.txt: {text}" for text in unmet([*run, *project["dependency-groups"]["dev"]], "dev.txt")]
+    named = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    bad += [f"dev.txt: {text}" for text in unmet([*run, *named, *project["dependency-groups"]["dev"]], "dev.txt")]
     for line in bad:
         print(f"requirements/{line} is not locked; run `make lock`")
     return 1 if bad else 0
