@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from casemate.errors import Unusable
 from casemate.tee.room import Room
@@ -28,3 +29,13 @@ def room(tee: str) -> Room:
     if tee not in ROOMS:
         raise Unusable(f"TEE {tee[:32]!r} is not known", hint="known: " + ", ".join(sorted(ROOMS)))
     return cast(Room, import_module(ROOMS[tee]))
+
+
+def gatherer(tee: str) -> Callable[[Any], Any]:
+    """The room's `gather` (`casemate.tee.files`: a `Case` to `Gathered`, or None), imported when asked for.
+
+    Its types are not named here: a guest imports this register and never sorts files.
+    """
+    if tee not in ROOMS:
+        raise Unusable(f"TEE {tee[:32]!r} is not known", hint="known: " + ", ".join(sorted(ROOMS)))
+    return cast("Callable[[Any], Any]", import_module(f"{ROOMS[tee]}.files").gather)
