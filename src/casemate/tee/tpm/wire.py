@@ -118,12 +118,12 @@ class Tpm:
             body = sized(data[start : start + _NV_CHUNK]) + _u16(start)
             self._authorised(0x137, (report.RH_OWNER, index), body)
 
-    def nv_read(self, index: int) -> bytes:
-        """The whole content of an index that is readable with an empty password or by the owner."""
+    def nv_read(self, index: int, *, owner: bool = False) -> bytes:
+        """The whole content of an index that is readable with its own empty password, or else by the `owner`."""
         size, out = self.nv_size(index), b""
         while len(out) < size:
             body = _u16(min(_NV_CHUNK, size - len(out))) + _u16(len(out))
-            part = self._authorised(0x14E, (index, index), body).sized16()
+            part = self._authorised(0x14E, (report.RH_OWNER if owner else index, index), body).sized16()
             if not part:
                 raise Malformed("TPM response: an empty NV read")
             out += part
