@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of every parser: `make fuzz`, or `python -m fuzz --help`."""
