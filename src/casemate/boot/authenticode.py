@@ -1,4 +1,4 @@
-"""The Authenticode SHA-256 of a PE image: what UEFI firmware measures of a kernel into PCR 4.
+"""The Authenticode digest of a PE image: what UEFI firmware measures of a kernel into PCR 4 (TDX: RTMR 1).
 
 Spec: Microsoft, "Windows Authenticode Portable Executable Signature Format" (2008), and "PE Format". The checksum, the
 certificate table's directory entry and the certificate table itself are left out.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from casemate.errors import Malformed
 
-__all__ = ["sha256"]
+__all__ = ["digest", "sha256"]
 
 _PE32, _PE32_PLUS = 0x10B, 0x20B
 _MAX_SECTIONS = 96  # the loader's own limit
@@ -29,28 +29,33 @@ class _Headers:
 
 def sha256(pe: bytes) -> bytes:
     """The digest (32 bytes) of the PE image `pe`; a file that is none is `Malformed`."""
+    return digest(pe, "sha256")
+
+
+def digest(pe: bytes, algorithm: str) -> bytes:
+    """The same with another hash (`sha384`)."""
     try:
         headers = _headers(pe)
     except struct.error as error:
         raise Malformed("PE image: cut short") from error
-    digest = hashlib.sha256(pe[: headers.checksum])
+    hasher = hashlib.new(algorithm, pe[: headers.checksum])
     if headers.certificates < 0:
-        digest.update(pe[headers.checksum + 4 : headers.headers_size])
+        hasher.update(pe[headers.checksum + 4 : headers.headers_size])
     else:
-        digest.update(pe[headers.checksum + 4 : headers.certificates])
-        digest.update(pe[headers.certificates + 8 : headers.headers_size])
+        hasher.update(pe[headers.checksum + 4 : headers.certificates])
+        hasher.update(pe[headers.certificates + 8 : headers.headers_size])
     done = headers.headers_size
     for start, size in headers.sections:
         if start + size > len(pe):
             raise Malformed("PE image: a section ends behind the file")
-        digest.update(pe[start : start + size])
+        hasher.update(pe[start : start + size])
         done += size
     # Firmware counts bytes instead of following offsets for what lies behind the sections.
     tail = len(pe) - headers.table[1] - done
     if tail < 0:
         raise Malformed("PE image: sections or certificates overlap")
-    digest.update(pe[done : done + tail])
-    return digest.digest()
+    hasher.update(pe[done : done + tail])
+    return hasher.digest()
 
 
 def _headers(pe: bytes) -> _Headers:

@@ -11,6 +11,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `command_line` is the kernel command line exactly as given to QEMU's -append. `initdata_digest` is SHA-256 of the
     initdata document (32 bytes) or None. `cpu_type` is a QEMU model name (`EPYC-v4`) where the measurement needs one.
     `recorded` are register values that cannot be computed from files (`pcr0`, `pcr2`, ...), per firmware build.
+    An empty `kernel` or `firmware` is none: what follows from it is not measured. `image` is a whole image where a
+    platform boots one (an EIF). `vmm` names the monitor in the room's words ("" is QEMU with KVM); `guest_features` are
+    the features that it switches on for the guest (SNP: SEV_FEATURES); None is the room's default.
     """
 
     firmware: bytes = b""
@@ -22,6 +25,9 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     cpu_type: str = ""
     memory_mib: int = 512
     recorded: dict[str, str] = {}
+    image: bytes = b""
+    vmm: str = ""
+    guest_features: int | None = None
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

@@ -188,8 +188,8 @@ def test_any_tail_raises_only_malformed(tail):
         return
 
 
-def test_requests_and_what_is_not_there_yet():
+def test_requests_and_a_launch_of_nothing():
     for name in ("snp", "tdx"):
         assert room(name).request(b"n", b"").report_data == b"n"
-    with pytest.raises(Unusable, match="yet"):
+    with pytest.raises(Unusable, match="neither"):
         room("tdx").measure(Launch())

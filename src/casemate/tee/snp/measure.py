@@ -1,16 +1,16 @@
-"""The SEV-SNP launch digest of a direct boot, computed from the files, and the machine that such a launch needs.
+"""The SEV-SNP launch digest of a launch, computed from its files, and the machine that a direct boot needs.
 
-Digest: SEV-SNP firmware ABI, section 8.17.2: for each page SHA-384 over PAGE_INFO (the digest so far, the page's
-digest, type and address). Order as QEMU launches: the firmware's pages, its metadata's sections, a VMSA for each vCPU.
-With `kernel-hashes=on` QEMU puts SHA-256 of command line, initrd and kernel into a page that the firmware compares
-before it runs them (QEMU target/i386/sev.c), so the digest covers all of them.
+Order as the hypervisors launch: the firmware's pages, its metadata's sections, a VMSA for each vCPU (digest.py). With
+`kernel-hashes=on` QEMU puts SHA-256 of command line, initrd and kernel into a page that the firmware compares before it
+runs them (QEMU target/i386/sev.c), so the digest covers all of them. EC2 and GCE boot no kernel of the caller's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 from casemate.boot import ovmf
@@ -18,6 +18,7 @@ from casemate.errors import Unusable
 from casemate.schema.launch import Launch, Machine
 from casemate.schema.measurement import Measurement
 from casemate.schema.request import Request
+from casemate.tee.snp import digest as launch_digest
 from casemate.tee.snp import firmware as firmwares
 from casemate.tee.snp import vmsa
 from casemate.tee.snp.firmware import Kind
@@ -27,10 +28,9 @@ DEFAULT_CPU = "EPYC-v4"
 MAX_VCPUS = 64
 # Guest policy (ABI table 9): bit 17 must be one, bit 16 allows SMT; debugging and migration stay forbidden.
 POLICY = 0x30000
-
-_NORMAL, _VMSA, _ZERO, _SECRETS, _CPUID = 1, 2, 3, 5, 6
-_VMSA_ADDRESS = 0xFFFFFFFFF000  # the RMP keeps -1, page aligned, without the bits above 51
-_NO_CONTENT = bytes(48)
+MONITORS: Mapping[str, vmsa.Monitor] = MappingProxyType(
+    {"": vmsa.QEMU, "qemu": vmsa.QEMU, "ec2": vmsa.EC2, "gce": vmsa.GCE}
+)
 
 _TABLE = UUID("9438d606-4f22-4cc9-b479-a793d411fd21")
 _COMMAND_LINE = UUID("97d02dd8-bd20-4c94-aa78-e7714d36ab2a")
@@ -55,22 +55,30 @@ def machine(launch: Launch) -> Machine:
 
 def measure(launch: Launch) -> Measurement:
     """`measurement`: the launch digest. `Malformed` firmware, or one that checks no kernel (`Unusable`), has none."""
+    monitor = MONITORS.get(launch.vmm)
+    if monitor is None:
+        raise Unusable(f"monitor {launch.vmm[:32]!r} is not known for SNP", hint="known: qemu, ec2, gce")
     if not 1 <= launch.vcpus <= MAX_VCPUS:
         raise Unusable(f"{launch.vcpus} vCPUs; the digest is computed for 1 to {MAX_VCPUS}")
+    if launch.kernel and monitor is not vmsa.QEMU:
+        raise Unusable(f"{launch.vmm} starts no kernel from a file", hint="leave out kernel, initrd and command line")
+    features = vmsa.SNP_ACTIVE if launch.guest_features is None else launch.guest_features
+    if not 0 <= features < 1 << 64 or not features & vmsa.SNP_ACTIVE:
+        raise Unusable(f"guest features {features:#x} are without SNP", hint="bit 0 is SNP itself")
     signature = vmsa.signature(launch.cpu_type or DEFAULT_CPU)
     found = firmwares.parse(launch.firmware)
-    hashed = [section.address for section in found.sections if section.kind is Kind.KERNEL_HASHES]
-    if hashed != [found.hashes_table & ~(ovmf.PAGE - 1)] or not found.hashes_table:
-        raise Unusable("this firmware does not check a kernel's hashes", hint="SNP needs the AmdSev build of OVMF")
     if launch.vcpus > 1 and not found.reset_eip:
         raise Unusable("this firmware does not say where further vCPUs start")
-    digest = _pages(bytes(48), ovmf.address(launch.firmware), launch.firmware)
-    for section in found.sections:
-        digest = _section(digest, section, lambda: hashes_page(launch, found.hashes_table & (ovmf.PAGE - 1)))
-    for number in range(launch.vcpus):
-        page = vmsa.page(found.reset_eip if number else vmsa.RESET_EIP, signature)
-        digest = _extend(digest, _VMSA, _VMSA_ADDRESS, hashlib.sha384(page).digest())
-    return Measurement(tee="snp", values={"measurement": digest.hex()})
+    hashes = _hashes(launch, found) if launch.kernel else None
+    areas = (
+        vmsa.page(found.reset_eip if number else vmsa.RESET_EIP, signature, features, monitor)
+        for number in range(launch.vcpus)
+    )
+    digest = launch_digest.pages(launch_digest.START, ovmf.address(launch.firmware), launch.firmware)
+    digest = launch_digest.sections(
+        digest, found.sections, hashes, cpuid_last=monitor is vmsa.EC2, memory_measured=monitor is not vmsa.GCE
+    )
+    return Measurement(tee="snp", values={"measurement": launch_digest.vcpus(digest, areas).hex()})
 
 
 def request(nonce: bytes, hint: bytes) -> Request:
@@ -80,10 +88,15 @@ def request(nonce: bytes, hint: bytes) -> Request:
 
 def hashes_page(launch: Launch, offset: int) -> bytes:
     """The page with the hashes table at `offset`, as QEMU writes it; the table must fit into the page."""
-    line = launch.command_line.encode() + b"\0"
+    return hashes_page_from(_sha256(launch.kernel), _sha256(launch.initrd), launch.command_line, offset)
+
+
+def hashes_page_from(kernel: bytes, initrd: bytes, command_line: str, offset: int) -> bytes:
+    """The same from the SHA-256 (32 bytes each) of kernel and initrd."""
+    line = _sha256(command_line.encode() + b"\0")
     entries = b"".join(
-        guid.bytes_le + struct.pack("<H", 50) + hashlib.sha256(content).digest()
-        for guid, content in ((_COMMAND_LINE, line), (_INITRD, launch.initrd), (_KERNEL, launch.kernel))
+        guid.bytes_le + struct.pack("<H", 50) + content
+        for guid, content in ((_COMMAND_LINE, line), (_INITRD, initrd), (_KERNEL, kernel))
     )
     table = _TABLE.bytes_le + struct.pack("<H", 18 + len(entries)) + entries
     padded = table + bytes(-len(table) % 16)
@@ -92,25 +105,13 @@ def hashes_page(launch: Launch, offset: int) -> bytes:
     return (bytes(offset) + padded).ljust(ovmf.PAGE, b"\0")
 
 
-def _section(digest: bytes, section: firmwares.Section, hashes: Callable[[], bytes]) -> bytes:
-    if section.kind is Kind.KERNEL_HASHES:
-        return _pages(digest, section.address, hashes())
-    if section.kind in {Kind.SECRETS, Kind.CPUID}:
-        return _extend(digest, _SECRETS if section.kind is Kind.SECRETS else _CPUID, section.address, _NO_CONTENT)
-    for address in range(section.address, section.address + section.size, ovmf.PAGE):
-        digest = _extend(digest, _ZERO, address, _NO_CONTENT)
-    return digest
+def _hashes(launch: Launch, found: firmwares.Firmware) -> bytes:
+    """The page of the kernel's hashes; a firmware that would not look at it is `Unusable`."""
+    sections = [section.address for section in found.sections if section.kind is Kind.KERNEL_HASHES]
+    if sections != [found.hashes_table & ~(ovmf.PAGE - 1)] or not found.hashes_table:
+        raise Unusable("this firmware does not check a kernel's hashes", hint="SNP needs the AmdSev build of OVMF")
+    return hashes_page(launch, found.hashes_table & (ovmf.PAGE - 1))
 
 
-def _pages(digest: bytes, address: int, data: bytes) -> bytes:
-    view = memoryview(data)
-    for offset in range(0, len(data), ovmf.PAGE):
-        content = hashlib.sha384(view[offset : offset + ovmf.PAGE]).digest()
-        digest = _extend(digest, _NORMAL, address + offset, content)
-    return digest
-
-
-def _extend(digest: bytes, kind: int, address: int, content: bytes) -> bytes:
-    """One page: PAGE_INFO is 0x70 bytes; IMI and VMPL permissions are zero at launch."""
-    info = digest + content + struct.pack("<HBBIQ", 0x70, kind, 0, 0, address)
-    return hashlib.sha384(info).digest()
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
