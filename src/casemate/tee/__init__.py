@@ -15,6 +15,7 @@ ROOMS: dict[str, str] = {
     "tdx": "casemate.tee.tdx",
     "nitro": "casemate.tee.nitro",
     "sgx": "casemate.tee.sgx",
+    "cca": "casemate.tee.cca",
     "az-snp-vtpm": "casemate.tee.az_snp_vtpm",
     "az-tdx-vtpm": "casemate.tee.az_tdx_vtpm",
     "sample": "casemate.tee.sample",
