@@ -65,7 +65,8 @@ class Gathered(msgspec.Struct, frozen=True, kw_only=True):
     """What a room found in a case.
 
     `used` names the files it took. `missing` says in words what is absent without which nobody can judge. `covers` are
-    the TEEs whose evidence is a part of this one. `report_data` is for hints and never taken as expected.
+    the TEEs whose evidence is a part of this one. `also` are further, different pieces of evidence of this TEE with
+    their files' names: each must hold too. `report_data` is for hints and never taken as expected.
     """
 
     evidence: Evidence
@@ -73,6 +74,7 @@ class Gathered(msgspec.Struct, frozen=True, kw_only=True):
     used: tuple[str, ...]
     missing: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
+    also: tuple[tuple[str, Evidence], ...] = ()
     report_data: bytes | None = None
 
 
@@ -228,3 +230,66 @@ def decoded(data: bytes) -> bytes | None:
 
 def _is_text(data: bytes) -> bool:
     return b"\0" not in data.rstrip(b"\0") and data.isascii()
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object that may be a TEE's primary evidence, out of whatever envelope it came in."""
+
+    name: str
+    primary: dict[str, Any]
+    additional: str = ""
+    initdata: bytes | None = None
+
+    def evidence(self, tee: str) -> Evidence:
+        """The evidence of that TEE."""
+        return Evidence(tee=tee, primary=self.primary, additional=self.additional, initdata=self.initdata)
+
+
+def statements(case: Case, tee: str) -> list[Statement]:
+    """Every JSON object of the case that may be primary evidence of `tee`.
+
+    Envelopes: ours `{tee, primary, additional?, initdata?}`, alone or under `evidence`, and CoCo's
+    `{primary_evidence, additional_evidence?}`. An envelope that names another TEE is left out.
+    """
+    found = []
+    for name, outer in case.documents:
+        if not isinstance(outer, dict):
+            continue
+        inner = outer.get("evidence")
+        document = inner if isinstance(inner, dict) else outer
+        primary = document.get("primary", document.get("primary_evidence", document))
+        if isinstance(primary, str):
+            primary = read_json(primary.encode())
+        named = document.get("tee", tee)
+        if not isinstance(primary, dict) or (named != tee and ("primary" in document or "evidence" in outer)):
+            continue
+        additional = document.get("additional", document.get("additional_evidence"))
+        initdata = document.get("initdata", outer.get("initdata"))
+        found.append(
+            Statement(
+                name=name,
+                primary=primary,
+                additional=additional if isinstance(additional, str) else "",
+                initdata=_initdata(initdata) if primary is not document else None,
+            )
+        )
+    return found
+
+
+def _initdata(value: Any) -> bytes | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return None
+
+
+def strings(value: Any, least: int = _LEAST) -> Iterator[str]:
+    """Every string of a parsed JSON value with at least that many characters."""
+    here = [value]
+    while here:
+        for item in here:
+            if isinstance(item, str) and len(item) >= least:
+                yield item
+        here = [child for parent in here for child in _children(parent)]
