@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 def p256_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
     """The P-256 key of X | Y (64 bytes), None when that is no point of the curve."""
-    try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
-    except ValueError:
-        return None
+    return _key(ec.SECP256R1(), point)
+
+
+def p384_key(point: bytes) -> ec.EllipticCurvePublicKey | None:
+    """The P-384 key of X | Y (96 bytes), None when that is no point of the curve."""
+    return _key(ec.SECP384R1(), point)
 
 
 def verify_p256(key: object, signature: bytes, message: bytes) -> bool:
@@ -24,6 +26,13 @@ def verify_p256(key: object, signature: bytes, message: bytes) -> bool:
 def verify_p384(key: object, signature: bytes, message: bytes) -> bool:
     """Whether `key` is a P-384 key that signed `message` (SHA-384) with r | s; false for all else."""
     return _verify(key, "secp384r1", signature, message, hashes.SHA384())
+
+
+def _key(curve: ec.EllipticCurve, point: bytes) -> ec.EllipticCurvePublicKey | None:
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + point)
+    except ValueError:
+        return None
 
 
 def _verify(key: object, curve: str, signature: bytes, message: bytes, algorithm: hashes.HashAlgorithm) -> bool:

@@ -10,6 +10,7 @@ Rules (checks)
   snp.signature                the key signed the report (ECDSA P-384)
   snp.report.vmpl              the report was asked for by the guest (VMPL 0 to 3), not by the host
   snp.policy.format, .platform the policy's fixed bit; the platform keeps what the policy demands
+  snp.idblock.*                an ID block and its authentication that are given: who signed it, and it is the report's
   snp.report_data, snp.initdata  REPORT_DATA is what was asked for, zeros behind it; HOST_DATA is the initdata digest
 Rules (cautions)
   snp.policy.debug             the host may not debug the guest
@@ -59,7 +60,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     """Claims of a genuine report, or `Refused` with every failed rule; `Unusable` when only certificates are missing.
 
     `endorsements.certificates` may hold VEK, ASK and ARK in any order; `collateral` revocation lists (DER) under names
-    that end in `.crl`.
+    that end in `.crl`, and an ID block with its authentication under `id_block` and `id_auth`.
     """
     from casemate.tee.snp import claims as shared
     from casemate.tee.snp.report import parse
@@ -75,6 +76,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     if key is not None and path is not None:
         _bound(report, key, path, rules)
     _judge(report, rules)
+    _id_block(report, endorsements, rules)
     if request.report_data is not None:
         rules.register("report_data", request.report_data, report.report_data, "the guest answered another question")
     if request.initdata_digest is not None:
@@ -220,3 +222,16 @@ def _judge(report: Report, rules: Rules) -> None:
     rules.caution(
         "tcb.order", ordered, "committed and reported TCB up to the current one", "so" if ordered else "above it"
     )
+
+
+def _id_block(report: Report, endorsements: Endorsements, rules: Rules) -> None:
+    """Compare the ID block that the owner gave, if any: with one of the two parts alone nothing can be said."""
+    parts = [endorsements.collateral.get(name, b"") for name in ("id_block", "id_auth")]
+    if not any(parts):
+        return
+    from casemate.tee.snp import idblock
+
+    try:
+        idblock.check(report, parts[0], parts[1], rules)
+    except Malformed as error:
+        rules.check("idblock.format", False, "an ID block and its authentication", error, "give both, as bytes")
