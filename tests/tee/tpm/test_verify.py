@@ -143,9 +143,13 @@ def test_without_report_data_the_claims_are_not_fresh() -> None:
     assert judge(fake(), request).fresh is False
 
 
-def test_short_report_data_is_never_padded() -> None:
-    with pytest.raises(Unusable, match="32 bytes"):
-        judge(fake(), Request(report_data=b"short", initdata_digest=REQUEST.initdata_digest))
+def test_short_report_data_is_never_padded_and_none_at_all_asks_for_nothing() -> None:
+    for shown in (REQUEST.report_data[:5], b"short"):
+        with pytest.raises(Refused) as refused:
+            judge(fake(), Request(report_data=shown, initdata_digest=REQUEST.initdata_digest))
+        assert failed(refused) == {"tpm.quote.nonce"}
+    with pytest.raises(Unusable, match="asks for nothing"):
+        judge(fake(), Request(report_data=b"", initdata_digest=REQUEST.initdata_digest))
 
 
 @pytest.mark.parametrize("pcr", [0, 4, 5, 9, 11, 15, 16, 17, 22, 23])

@@ -5,7 +5,7 @@ Standard: TPM 2.0 Library Part 1 section 18.4 (what a quote says), TCG PC Client
 Rules
   tpm.quote.format      TPMS_ATTEST of type quote with the TPM's magic, whole, nothing behind it
   tpm.quote.signature   the AK signed it (ECDSA on P-256 or P-384, or RSA from 2048 bits, SHA-256 or better)
-  tpm.quote.nonce       extraData is the first 32 bytes of the report data
+  tpm.quote.nonce       extraData is the first 32 bytes of the report data, or all of it where it is shorter
   tpm.quote.selection   all 24 PCRs of the SHA-256 bank, nothing else
   tpm.quote.pcrs        the PCRs shown are the PCRs quoted
   tpm.quote.clock       clockInfo.safe: the TPM was shut down in order before
@@ -116,12 +116,12 @@ def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: R
 
 
 def _quote(report: wire.Report, request: Request, rules: Rules) -> wire.Attest | None:
-    signed = _signed(report)
+    genuine = signed(report)
     rules.check(
         "quote.signature",
-        signed,
+        genuine,
         "a signature by ak_public",
-        "one" if signed else "none that verifies",
+        "one" if genuine else "none that verifies",
         "the quote was changed, or another key signed it",
     )
     try:
@@ -164,8 +164,8 @@ def _quote(report: wire.Report, request: Request, rules: Rules) -> wire.Attest |
 def _nonce(attest: wire.Attest, request: Request, rules: Rules) -> None:
     if request.report_data is None:
         return
-    if len(request.report_data) < 32:
-        raise Unusable("report data shorter than 32 bytes cannot be bound by a TPM quote without padding")
+    if not request.report_data:
+        raise Unusable("report data of no bytes asks for nothing", hint="give the nonce that the quote was asked for")
     rules.check(
         "quote.nonce",
         hmac.compare_digest(attest.extra_data, request.report_data[:32]),
@@ -243,7 +243,7 @@ def _initdata(report: wire.Report, digest: bytes | None, rules: Rules) -> None:
     )
 
 
-def _signed(report: wire.Report) -> bool:
+def signed(report: wire.Report) -> bool:
     """Whether `ak_public` signed the message, with a scheme and strength that are accepted."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes
