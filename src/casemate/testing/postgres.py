@@ -30,7 +30,7 @@ def server() -> Iterator[str]:
 
 def _serve(programs: Path, folder: Path, driver: str) -> Iterator[str]:
     data, account = folder / "data", _account(folder)
-    _run([programs / "initdb", "-D", data, "-U", "casemate", "--auth=trust"], folder, account)
+    _run([programs / "initdb", "-D", data, "-U", "casemate", "-E", "UTF8", "--auth=trust"], folder, account)
     options = f"-k {folder} -c listen_addresses='' -c fsync=off"
     control = [programs / "pg_ctl", "-D", data, "-w", "-t", "30"]
     _run([*control, "-l", folder / "log", "-o", options, "start"], folder, account)
