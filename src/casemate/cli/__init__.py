@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "LazyGroup", "casemate", "main"]
 # One line per command. The module is imported only when the command is called or its own help is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "app": ("casemate.cli.app:app", "Found apps and list them."),
+    "collateral": ("casemate.cli.collateral:collateral", "Fetch, show and carry vendors' collateral."),
     "decisions": ("casemate.cli.decisions:decisions", "Show what the broker decided, and why."),
     "down": ("casemate.cli.down:down", "Stop the local broker and registry."),
     "guest": ("casemate.cli.guest:guest", "Build and measure the guest image."),

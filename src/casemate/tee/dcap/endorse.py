@@ -17,6 +17,8 @@ from casemate.tee.dcap.quote import CERTIFIED_BY_PCK_CHAIN, Quote, TdReport
 
 SERVICE = "https://api.trustedservices.intel.com"
 ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+# base → least seconds between two requests
+SERVICES = {SERVICE: 0.2, "https://certificates.trustedservices.intel.com": 0.2}
 
 
 def endorse(quote: Quote, fetch: Callable[[str], bytes]) -> Endorsements:

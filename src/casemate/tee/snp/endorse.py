@@ -15,27 +15,30 @@ from casemate.tee.snp.report import VLEK, Report, Tcb, parse
 from casemate.tee.snp.wire import parse_evidence
 
 SERVICE = "https://kdsintf.amd.com"
+SERVICES = {SERVICE: 2.0}  # base → least seconds between two requests: it answers 429 to those who hurry
 
 
 def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
     """VEK where it is public, ASK, ARK and the list. Version 2 names no CPU, so its products are tried in turn."""
     from casemate.crypto import pem
+    from casemate.tee.snp import vek
 
     raw, sent = parse_evidence(evidence.primary)
     report = parse(raw)
     vlek = report.signing_key == VLEK
     if vlek and not any(kind == "VLEK" for kind, _ in sent):
         raise Unusable("the report is signed by a VLEK, which only its cloud provider can give", hint="put it beside")
-    given = any(kind in ("VCEK", "VLEK") for kind, _ in sent)
-    last: Unavailable | None = None
-    for product in [report.product] if report.product else ["Milan", "Genoa"]:
+    given = next((der for kind, der in sent if kind in ("VCEK", "VLEK")), None)
+    named = report.product or (vek.read(given).product if given else "")
+    last: Unavailable | Unusable | None = None
+    for product in [named] if named else ["Milan", "Genoa"]:
         base = f"{SERVICE}/{'vlek' if vlek else 'vcek'}/v1/{product}"
         try:
             leaf = () if given else (fetch(f"{base}/{_hardware(report, product)}?{_query(report.reported_tcb)}"),)
             authorities = pem.certificates(fetch(f"{base}/cert_chain"), "cert_chain")
             lists = {f"ark-{product.lower()}.crl": fetch(f"{base}/crl")}
             return Endorsements(certificates=(*leaf, *authorities), collateral=lists)
-        except Unavailable as error:
+        except (Unavailable, Unusable) as error:
             last = error
     raise last or Unusable("the CPU of this report is not known")
 

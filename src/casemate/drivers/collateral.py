@@ -1,0 +1,241 @@
+"""Collateral in files: what vendors said, by the URL that a room asks for. Read offline; nothing is fetched here.
+
+Rules
+1. A store is a folder with one file a URL, named by the URL's SHA-256 and carrying the SHA-256 of its content. It is
+   replaced in one step, so that readers and other writers never see a half of one; a damaged one is `Unusable`.
+2. A bundle is the same entries in one JSON file, for machines without a network. `Store` reads both.
+3. Everything is bounded: URL, body, number of entries, bundle.
+4. Nothing in a store is trusted: every document is signed by its vendor, and the rooms verify it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urldefrag, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from casemate.drivers import keyfiles, statements
+from casemate.errors import Malformed, Unusable
+
+FORMAT = "casemate-collateral/1"
+MAX_URL = 4096
+MAX_ENTRIES = 4096
+MAX_BUNDLE = 128 << 20
+_MAX_FILE = 2 * statements.MAX_BODY
+_CHAIN = "-chain"  # the ending of the headers that are kept: issuer chains
+MAX_CHAIN = 64 << 10
+_SUFFIX = ".json"
+
+
+class Absent(Unusable):
+    """Collateral that a store does not hold; `url` is what is missing."""
+
+    def __init__(self, url: str, hint: str = "") -> None:
+        self.url = url
+        super().__init__(f"collateral is missing: {url[:MAX_URL]}", hint=hint or _how(url))
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One answer. `chains` are its headers with issuer chains, by lower-case name; times have time zones."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=MAX_URL)]
+    digest: str
+    kind: str
+    about: str
+    fetched: Annotated[datetime, Meta(tz=True)]
+    expires: Annotated[datetime, Meta(tz=True)] | None
+    chains: Annotated[dict[str, str], Meta(max_length=8)]
+    body: bytes
+
+
+class _Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: str
+    entries: Annotated[list[Entry], Meta(max_length=MAX_ENTRIES)]
+
+
+def entry(url: str, body: bytes, headers: Iterable[tuple[str, str]], fetched: datetime) -> Entry:
+    """The entry of an answer; `Malformed` when it is nothing that a vendor would say (`statements.read`)."""
+    if len(url) > MAX_URL or not url.startswith("https://") or not urlsplit(url).hostname or "#" in url:
+        raise Malformed(f"a URL that collateral cannot have: {url[:200]!r}")
+    chains = {name.lower(): value for name, value in headers if name.lower().endswith(_CHAIN)}
+    if any(len(name) > 64 or len(value) > MAX_CHAIN for name, value in chains.items()):
+        raise Malformed("a header with an issuer chain that is too long")
+    said = statements.read(body, chains)
+    return Entry(
+        url=url,
+        digest=_digest(said.body),
+        kind=said.kind,
+        about=said.about,
+        fetched=fetched,
+        expires=said.expires,
+        chains=chains,
+        body=said.body,
+    )
+
+
+class Store:
+    """A store's folder or a bundle's file. Only a folder can be written to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._bundle: dict[str, Entry] | None = None
+        if path.is_file():
+            self._bundle = {e.url: e for e in read_bundle(path)}
+        elif not path.is_dir():
+            raise Unusable(f"no collateral at {path}", hint="casemate collateral fetch PATH makes a store")
+
+    @classmethod
+    def make(cls, folder: Path) -> Store:
+        """The store in `folder`, made when absent."""
+        try:
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unusable(f"{folder} cannot be used: {error.strerror}") from error
+        return cls(folder)
+
+    def fetch(self, url: str) -> bytes:
+        """The body of a URL; with a fragment the value of that header. What is not there is `Absent`."""
+        base, name = urldefrag(url)
+        found = self.get(base)
+        if found is None:
+            raise Absent(base)
+        if not name:
+            return found.body
+        if name.lower() not in found.chains:
+            raise Absent(url, f"fetch it again: {_how(base)} --refresh")
+        return found.chains[name.lower()].encode("ascii", "replace")
+
+    def get(self, url: str) -> Entry | None:
+        """The entry of a URL, or None."""
+        if self._bundle is not None:
+            return self._bundle.get(url)
+        return self._read(self.path / _name(url), url)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, in the order of URLs' digests; files of other names are left alone."""
+        if self._bundle is not None:
+            yield from self._bundle.values()
+            return
+        for path in self._files():
+            found = self._read(path, None)
+            if found is not None:
+                yield found
+
+    def put(self, new: Entry) -> None:
+        """Keep an entry in place of an older one."""
+        if self._bundle is not None:
+            raise Unusable(f"{self.path} is a bundle, which is only read", hint="casemate collateral import BUNDLE")
+        path = self.path / _name(new.url)
+        if not path.exists() and len(self._files()) >= MAX_ENTRIES:
+            raise Unusable(
+                f"{self.path} holds {MAX_ENTRIES} entries", hint="casemate collateral show; start a new store"
+            )
+        keyfiles.write(path, msgspec.json.encode(new), mode=0o644)
+
+    def _files(self) -> list[Path]:
+        named = (p for p in self.path.glob(f"*{_SUFFIX}") if len(p.stem) == 64)
+        return sorted(named)[: MAX_ENTRIES + 1]
+
+    def _read(self, path: Path, url: str | None) -> Entry | None:
+        """The entry in a file; `url` is the one that it must be of."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+        try:
+            found = msgspec.json.decode(data, type=Entry)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _damaged(path) from error
+        if _digest(found.body) != found.digest or _name(found.url) != path.name or url not in (None, found.url):
+            raise _damaged(path)
+        return found
+
+
+def write_bundle(path: Path, entries: Iterable[Entry]) -> int:
+    """Write entries as one file, in the order of URLs; returns how many."""
+    ordered = sorted(entries, key=lambda e: e.url)
+    data = msgspec.json.encode(_Bundle(format=FORMAT, entries=ordered))
+    if len(data) > MAX_BUNDLE:
+        raise Unusable(f"the bundle would have {len(data)} bytes, at most {MAX_BUNDLE} are read")
+    keyfiles.write(path, msgspec.json.format(data, indent=1), mode=0o644)
+    return len(ordered)
+
+
+def read_bundle(path: Path) -> list[Entry]:
+    """A bundle's entries. Kind, subject and expiry are told anew from the bytes; `Malformed` names what is wrong."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BUNDLE + 1)
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BUNDLE:
+        raise Malformed(f"{path}: more than {MAX_BUNDLE} bytes")
+    try:
+        bundle = msgspec.json.decode(data, type=_Bundle)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"{path}: no collateral bundle ({error})") from error
+    if bundle.format != FORMAT:
+        raise Malformed(f"{path}: format {bundle.format[:40]!r}, {FORMAT!r} is known")
+    return [_checked(found, path) for found in bundle.entries]
+
+
+def add(store: Store, entries: Iterable[Entry]) -> tuple[int, int]:
+    """Import: (taken, left). One that is good for longer, or as long and fetched later, is not replaced by another."""
+    taken = left = 0
+    for new in entries:
+        old = store.get(new.url)
+        if old is not None and _age(old) >= _age(new):
+            left += 1
+            continue
+        store.put(new)
+        taken += 1
+    return taken, left
+
+
+def offline(path: Path | None) -> Callable[[str], bytes]:
+    """The Fetch of a store that may not be there: without one, everything is `Absent`."""
+    if path is not None and path.exists():
+        return Store(path).fetch
+
+    def nothing(url: str) -> bytes:
+        raise Absent(urldefrag(url)[0])
+
+    return nothing
+
+
+def _checked(found: Entry, path: Path) -> Entry:
+    if _digest(found.body) != found.digest:
+        raise Malformed(f"{path}: {found.url[:200]} has another digest than its entry says")
+    try:
+        return entry(found.url, found.body, found.chains.items(), found.fetched)
+    except Malformed as error:
+        raise Malformed(f"{path}: {found.url[:200]}: {error}") from error
+
+
+def _age(found: Entry) -> tuple[float, float]:
+    return (found.expires.timestamp() if found.expires else float("inf"), found.fetched.timestamp())
+
+
+def _damaged(path: Path) -> Unusable:
+    return Unusable(f"{path} is damaged", hint=f"rm {path}, then fetch it again")
+
+
+def _how(url: str) -> str:
+    return f"casemate collateral fetch EVIDENCE, or casemate collateral fetch --url '{url[:MAX_URL]}'"
+
+
+def _name(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest() + _SUFFIX
+
+
+def _digest(body: bytes) -> str:
+    return "sha256:" + hashlib.sha256(body).hexdigest()
