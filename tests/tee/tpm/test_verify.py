@@ -143,13 +143,19 @@ def test_without_report_data_the_claims_are_not_fresh() -> None:
     assert judge(fake(), request).fresh is False
 
 
-def test_short_report_data_is_never_padded_and_none_at_all_asks_for_nothing() -> None:
-    for shown in (REQUEST.report_data[:5], b"short"):
+def test_short_report_data_is_compared_whole_and_none_at_all_asks_for_nothing() -> None:
+    tpm = fake()
+    evidence, endorsements = tpm.collect(REQUEST), Endorsements(anchors=(VENDOR.anchor,))
+    for shown in (b"short", b"r" * 31, b"r" * 33 + b"x"):
+        asked = Request(report_data=shown, initdata_digest=REQUEST.initdata_digest)
+        if shown[:32] == b"r" * 32:
+            assert verify(evidence, endorsements, asked, datetime.now(UTC)).fresh
+            continue
         with pytest.raises(Refused) as refused:
-            judge(fake(), Request(report_data=shown, initdata_digest=REQUEST.initdata_digest))
+            verify(evidence, endorsements, asked, datetime.now(UTC))
         assert failed(refused) == {"tpm.quote.nonce"}
     with pytest.raises(Unusable, match="asks for nothing"):
-        judge(fake(), Request(report_data=b"", initdata_digest=REQUEST.initdata_digest))
+        judge(tpm, Request(report_data=b"", initdata_digest=REQUEST.initdata_digest))
 
 
 @pytest.mark.parametrize("pcr", [0, 4, 5, 9, 11, 15, 16, 17, 22, 23])
