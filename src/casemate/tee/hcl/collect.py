@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from casemate.errors import CasemateError, Malformed, Unavailable, Unusable
+from casemate.errors import CasemateError, Unavailable, Unusable
 from casemate.tee.hcl import report
 from casemate.tee.tpm.collect import DEVICE, Device
 from casemate.tee.tpm.report import ALG_RSASSA, parse_attest, parse_signature
@@ -56,13 +56,13 @@ def collect(kind: int, report_data: bytes | None, transport: Transport | None = 
 
 
 def _collect(tpm: Tpm, kind: int, report_data: bytes | None) -> tuple[bytes, dict[str, Any]]:
-    found = _report(tpm) if report_data is None else _fresh_report(tpm, report_data)
-    report.parse(found, kind)
+    found = _waited(tpm, kind, None) if report_data is None else _fresh_report(tpm, kind, report_data)
     message, signature, pcrs = _quote(tpm, report_data or b"")
     return found, {"signature": signature.hex(), "message": message.hex(), "pcrs": [p.hex() for p in pcrs]}
 
 
 def _report(tpm: Tpm) -> bytes:
+    """The report as it lies there; a read takes several commands, between which the paravisor may write a new one."""
     try:
         return tpm.nv_read(HCL_REPORT, owner=True)
     except TpmRefusal as refusal:
@@ -70,27 +70,32 @@ def _report(tpm: Tpm) -> bytes:
                        hint="this is no confidential VM of Azure") from refusal  # fmt: skip
 
 
-def _fresh_report(tpm: Tpm, report_data: bytes) -> bytes:
+def _fresh_report(tpm: Tpm, kind: int, report_data: bytes) -> bytes:
     """Write the guest's words and wait until the report shows them; an old report is never taken for the new one."""
-    _report(tpm)  # a TPM that is not Azure's gets no index of ours
+    report.parse(_report(tpm), kind)  # a TPM that is not Azure's gets no index of ours
     words = report_data.ljust(report.USER_DATA_SIZE, b"\0")
     _write(tpm, words)
+    return _waited(tpm, kind, words)
+
+
+def _waited(tpm: Tpm, kind: int, words: bytes | None) -> bytes:
+    """A report that is of one piece, and shows `words` where there are any."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         found = _report(tpm)
-        if _user_data(found) == words:
+        if _complete(found, kind, words):
             return found
         if time.monotonic() > deadline:
             raise Unavailable("the paravisor did not make its report anew", hint="another process may write into it")
         time.sleep(_POLL_SECONDS)
 
 
-def _user_data(found: bytes) -> bytes:
-    kind = report.kind_of(found)
-    if not kind:
-        raise Malformed("HCL report: of no known hardware")
-    data = report.parse_runtime_data(report.parse(found, kind).runtime_data)
-    return data.user_data.ljust(report.USER_DATA_SIZE, b"\0")
+def _complete(found: bytes, kind: int, words: bytes | None) -> bool:
+    parsed = report.parse(found, kind)
+    if not parsed.bound:
+        return False  # read while it was written
+    shown = report.parse_runtime_data(parsed.runtime_data).user_data
+    return words is None or shown.ljust(report.USER_DATA_SIZE, b"\0") == words
 
 
 def _write(tpm: Tpm, words: bytes) -> None:

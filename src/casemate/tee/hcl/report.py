@@ -14,6 +14,7 @@ on guest attestation of confidential VMs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -36,6 +37,7 @@ MAX_REPORT = 16 << 10
 MAX_RUNTIME_DATA = 8 << 10
 MAX_CERTIFICATE = 8 << 10
 MAX_QUOTE = 64 << 10
+_REPORT_DATA = {SNP: 0x50, TDX: 128}
 _AK = "HCLAkPub"
 _EXPONENT = 65537
 _KIND_NAMES = {SNP: "SEV-SNP", TDX: "TDX"}
@@ -50,6 +52,13 @@ class HclReport:
     hash: str
     hardware: bytes
     runtime_data: bytes
+
+    @property
+    def bound(self) -> bool:
+        """Whether the hardware report names these runtime data: for a collector, who trusts it anyway."""
+        digest = hashlib.new(self.hash, self.runtime_data).digest()
+        start = _REPORT_DATA[self.kind]
+        return self.hardware[start : start + len(digest)] == digest
 
 
 @dataclass(frozen=True)
