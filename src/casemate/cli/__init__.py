@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keyprovider": ("casemate.cli.keyprovider:keyprovider", "Wrap and unwrap layer keys for skopeo and its kin."),
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
+    "measure": ("casemate.cli.measure:measure", "Compute the register values that a launch will show."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),
     "release": ("casemate.cli.release:release", "Register and revoke an app's releases."),
     "rm": ("casemate.cli.rm:rm", "Remove a workload and all that it left on this host."),

@@ -13,7 +13,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     `recorded` are register values that cannot be computed from files (`pcr0`, `pcr2`, ...), per firmware build.
     An empty `kernel` or `firmware` is none: what follows from it is not measured. `image` is a whole image where a
     platform boots one (an EIF). `vmm` names the monitor in the room's words ("" is QEMU with KVM); `guest_features` are
-    the features that it switches on for the guest (SNP: SEV_FEATURES); None is the room's default.
+    the features that it switches on for the guest (SNP: SEV_FEATURES); None is the room's default. `event_log` is that
+    of a machine like this one, for registers that no file decides.
     """
 
     firmware: bytes = b""
@@ -28,6 +29,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     image: bytes = b""
     vmm: str = ""
     guest_features: int | None = None
+    event_log: bytes = b""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,10 @@ def measure(launch: Launch) -> Measurement:
         raise Unusable(f"monitor {launch.vmm[:32]!r} is not known for SNP", hint="known: qemu, ec2, gce")
     if not 1 <= launch.vcpus <= MAX_VCPUS:
         raise Unusable(f"{launch.vcpus} vCPUs; the digest is computed for 1 to {MAX_VCPUS}")
+    if launch.image or launch.event_log:
+        raise Unusable("SNP is measured from a firmware and a kernel, without a whole image or an event log")
+    if not launch.firmware:
+        raise Unusable("there is no firmware to measure", hint="SNP needs the AmdSev build of OVMF")
     if launch.kernel and monitor is not vmsa.QEMU:
         raise Unusable(f"{launch.vmm} starts no kernel from a file", hint="leave out kernel, initrd and command line")
     features = vmsa.SNP_ACTIVE if launch.guest_features is None else launch.guest_features

@@ -19,6 +19,7 @@ from casemate.schema.request import Request
 from casemate.wire.encoding import b64
 
 if TYPE_CHECKING:
+    from casemate.errors import Finding
     from casemate.tee.tdx.firmware import Section
 
 _PAGE, _CHUNK = 4096, 256
@@ -50,19 +51,18 @@ def machine(launch: Launch) -> Machine:
 
 
 def measure(launch: Launch) -> Measurement:
-    """`mrtd` from the firmware; `rtmr1`, `rtmr2` from kernel, command line and initrd; `rtmr0` if it was recorded.
+    """`mrtd` from the firmware; `rtmr1`, `rtmr2` from kernel, command line and initrd, if there is a kernel.
 
-    The kernel must be the unpatched file, as QEMU 10 and edk2 2025.02 (both, or newer) load it; older ones write
-    addresses into its header first. `Malformed` files have no measurement, absent ones are left out.
+    `rtmr0` is recorded, or replayed from `launch.event_log` when each of its events is accounted for. The kernel is
+    the file as QEMU 10 and edk2 2025.02 (both, or newer) load it; older ones write addresses into its header first.
     """
     if launch.vmm not in _ORDERS:
         raise Unusable(f"monitor {launch.vmm[:32]!r} is not known for TDX", hint="known: qemu, qemu-two-pass")
-    if not launch.firmware and not launch.kernel:
-        raise Unusable("neither a firmware nor a kernel to measure")
-    recorded = launch.recorded.get("rtmr0")
-    values = {} if recorded is None else {"rtmr0": recorded.lower()}
-    if launch.firmware:
-        values["mrtd"] = mrtd(launch.firmware, two_pass=_ORDERS[launch.vmm]).hex()
+    if launch.guest_features is not None or launch.image:
+        raise Unusable("TDX is measured from a firmware and a kernel, without features or a whole image")
+    values = {"mrtd": mrtd(launch.firmware, two_pass=_ORDERS[launch.vmm]).hex()}
+    if "rtmr0" in launch.recorded:
+        values["rtmr0"] = launch.recorded["rtmr0"].lower()
     if launch.kernel:
         from casemate.boot import authenticode
 
@@ -71,7 +71,29 @@ def measure(launch: Launch) -> Measurement:
         loaded += [_sha384(launch.initrd)] if launch.initrd else []
         values["rtmr1"] = rtmr1(authenticode.digest(launch.kernel, "sha384")).hex()
         values["rtmr2"] = replay(loaded).hex()
-    return Measurement(tee="tdx", values=values)
+    if not launch.event_log:
+        return Measurement(tee="tdx", values=values)
+    replayed, findings = _replayed(launch, values)
+    return Measurement(tee="tdx", values=values | replayed, findings=findings)
+
+
+def _replayed(launch: Launch, values: dict[str, str]) -> tuple[dict[str, str], tuple[Finding, ...]]:
+    """(RTMR 0, if the log holds), and what was found: each of its events, and the registers that are computed."""
+    from casemate.boot import eventlog
+    from casemate.tee.rules import Rules
+    from casemate.tee.tdx import firmware, rtmr0
+
+    log = eventlog.parse(launch.event_log, padded=True)
+    registers, rules = eventlog.replay(log, "sha384"), Rules("tdx")
+    for name in ("rtmr1", "rtmr2"):
+        if name in values:
+            found = registers.get(int(name[-1]) + 1, bytes(48))
+            rules.equal(
+                f"{name}.log", bytes.fromhex(values[name]), found, "the log is of another kernel or command line"
+            )
+    rules.add(rtmr0.account(log, firmware.sections(launch.firmware), launch.memory_mib << 20))
+    shown = {} if rules.failed else {"rtmr0": registers[rtmr0.REGISTER].hex()}
+    return shown, tuple(rules.checks)
 
 
 def request(nonce: bytes, hint: bytes) -> Request:
@@ -83,6 +105,8 @@ def mrtd(firmware: bytes, *, two_pass: bool = False) -> bytes:
     """The build-time measurement (48 bytes) of a domain that starts with this image; `Unusable` when it is no TDVF."""
     from casemate.tee.tdx import firmware as images
 
+    if not firmware:
+        raise Unusable("there is no firmware to measure", hint="TDX needs a build of OVMF with TDX metadata")
     found = images.sections(firmware)
     if not any(section.attributes & images.EXTEND for section in found):
         raise Unusable("this firmware can't start a trust domain", hint="TDX needs a build of OVMF with TDX metadata")

@@ -19,7 +19,10 @@ def machine(launch: Launch) -> Machine:
 def measure(launch: Launch) -> Measurement:
     """`pcr4`, `pcr8` and `pcr9` from the files, with the recorded registers beside them."""
     from casemate.boot import pcr
+    from casemate.errors import Unusable
 
+    if launch.vmm or launch.image or launch.event_log or launch.guest_features is not None:
+        raise Unusable("a TPM's registers are measured from kernel, initrd and command line alone")
     recorded = {name: value.lower() for name, value in launch.recorded.items() if name.startswith("pcr")}
     return Measurement(tee="tpm", values={**recorded, **pcr.direct_boot(launch)})
 
