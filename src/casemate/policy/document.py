@@ -1,0 +1,148 @@
+"""A relying party's policy on evidence as a TOML file; `casemate verify --show-policy` prints the default one.
+
+    version = 1
+    accept_tcb = ["UpToDate", "SWHardeningNeeded"]
+    accept = []                     # rules of cautions by name, `platform.class` for development platforms
+    max_privilege_level = 3         # optional; SNP's VMPL
+    init_data = ["hex", ...]        # optional: one of them
+    [measurement]                   # optional: register = "hex" or ["hex", ...]
+    mrtd = "..."
+
+A key that is not known is an error: a policy that says less than its author meant would accept too much.
+"""
+
+from __future__ import annotations
+
+import hmac
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import msgspec
+
+from casemate.errors import Finding, Malformed
+from casemate.policy import platform
+from casemate.policy.platform import PlatformPolicy
+from casemate.schema.claims import Claims
+
+VERSION = 1
+LIMIT = 256 << 10
+CLASS = "platform.class"  # accepted by name: platforms of the class `development`
+UNSIGNED = "reference.unsigned"  # accepted by name: reference values that nobody signed
+
+_Hex = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{2}){1,128}$")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    accept_tcb: list[_Name] = msgspec.field(default_factory=lambda: sorted(platform.ACCEPTED_TCB))
+    accept: list[_Name] = []
+    max_privilege_level: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    init_data: _Hex | list[_Hex] = []
+    measurement: dict[_Name, _Hex | list[_Hex]] = {}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is accepted: `platform` as there; `measurement` and `init_data` are demanded values, lower-case hex."""
+
+    platform: PlatformPolicy = platform.DEFAULT
+    measurement: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    init_data: tuple[str, ...] = ()
+    unsigned_references: bool = False
+
+
+DEFAULT = Policy()
+
+
+def read(data: bytes) -> Policy:
+    """The policy in a TOML file's bytes; `Malformed` says what is wrong and where."""
+    if len(data) > LIMIT:
+        raise Malformed(f"policy: {len(data)} bytes, at most {LIMIT} allowed")
+    try:
+        found = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
+        raise Malformed(f"policy: {error}", hint="casemate verify --show-policy prints one to start from") from error
+    if found.version != VERSION:
+        raise Malformed(f"policy: version {found.version}, {VERSION} is known")
+    if any(not values for values in found.measurement.values()):
+        raise Malformed("policy: a register with an empty list, which nothing could satisfy")
+    base = Policy(
+        platform=replace(
+            platform.DEFAULT, tcb=frozenset(found.accept_tcb), max_privilege_level=found.max_privilege_level
+        ),
+        measurement={name: _values(values) for name, values in found.measurement.items()},
+        init_data=_values(found.init_data),
+    )
+    return accepting(base, found.accept)
+
+
+def accepting(policy: Policy, rules: Iterable[str] = (), tcb: Iterable[str] = ()) -> Policy:
+    """`policy` that also accepts these rules and TCB statuses by name."""
+    names = frozenset(rules)
+    own = {CLASS, UNSIGNED}
+    return replace(
+        policy,
+        platform=replace(
+            policy.platform,
+            tcb=policy.platform.tcb | frozenset(tcb),
+            cautions=policy.platform.cautions | (names - own),
+            development=policy.platform.development or CLASS in names,
+        ),
+        unsigned_references=policy.unsigned_references or UNSIGNED in names,
+    )
+
+
+def write(policy: Policy = DEFAULT) -> str:
+    """The policy as a TOML file that `read` takes back, with what each key means."""
+    accepted = sorted(policy.platform.cautions)
+    accepted += [CLASS] * policy.platform.development + [UNSIGNED] * policy.unsigned_references
+    level = policy.platform.max_privilege_level
+    lines = [
+        "# What `casemate verify` accepts. Genuine evidence under a pinned root, in its time and not revoked, is not",
+        "# in here: no policy can do without it.",
+        f"version = {VERSION}",
+        "",
+        "# TCB statuses, where the vendor states one (Intel's terms).",
+        f"accept_tcb = {_list(sorted(policy.platform.tcb))}",
+        "",
+        "# Rules accepted by name. By default none: no debugging, no migration agent, no service TD, no development",
+        f"# platform ({CLASS}), no sample evidence (sample.proof), no unsigned reference values ({UNSIGNED}).",
+        f"accept = {_list(accepted)}",
+        "",
+        "# The least privileged layer of the guest that may answer (SNP's VMPL); without it the level is only shown.",
+        f"{'# ' if level is None else ''}max_privilege_level = {0 if level is None else level}",
+        "",
+        "# What must have been measured: one value, or one of a list.",
+        f"init_data = {_list(policy.init_data)}",
+        "",
+        "[measurement]",
+    ]
+    lines += [f'"{name}" = {_list(values)}' for name, values in sorted(policy.measurement.items())]
+    return "\n".join(lines) + "\n"
+
+
+def judge(claims: Claims, policy: Policy = DEFAULT) -> tuple[Finding, ...]:
+    """Every rule with its outcome: the platform's (`policy.platform`), then the demanded values."""
+    findings = list(platform.judge(claims, policy.platform))
+    if policy.init_data:
+        findings.append(_demand("policy.init_data", policy.init_data, claims.init_data))
+    for register, values in sorted(policy.measurement.items()):
+        findings.append(_demand(f"policy.measurement.{register}", values, claims.measurement.get(register, "")))
+    return tuple(findings)
+
+
+def _demand(rule: str, values: tuple[str, ...], found: str) -> Finding:
+    ok = any(hmac.compare_digest(value.encode(), found.lower().encode()) for value in values)
+    hint = "" if ok else "what runs there is not what the policy names"
+    return Finding(rule, " or ".join(values), found or "absent", hint, ok)
+
+
+def _values(given: str | list[str]) -> tuple[str, ...]:
+    return tuple(value.lower() for value in ([given] if isinstance(given, str) else given))
+
+
+def _list(items: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{item}"' for item in items) + "]"

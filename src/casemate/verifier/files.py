@@ -1,0 +1,164 @@
+"""Judge evidence that lies in files: recognise it, verify it, apply a policy and reference values, tell every rule.
+
+Steps
+1. Sort the files by content; every room looks for its own evidence. Where two rooms find some and neither covers the
+   other, nothing is guessed: `unusable`, with the names to choose from.
+2. The room judges at a given time, offline. Further pieces of evidence of that TEE in the same case must hold too.
+3. The policy and the reference values judge the claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from casemate.errors import CasemateError, Finding, Malformed, Refused, Unusable
+from casemate.policy import document
+from casemate.schema.claims import Claims
+from casemate.schema.endorsements import Anchor
+from casemate.schema.evidence import Evidence
+from casemate.schema.request import Request
+from casemate.tee import ROOMS, gatherer, room
+from casemate.tee.files import Case, File, Gathered, sort
+from casemate.verifier import reading
+from casemate.verifier.result import ACCEPTED, NOT_FRESH, REFUSED, UNUSABLE, Result
+
+_FETCH = "casemate collateral fetch gets it from the vendor; put it beside the evidence"
+Judge = Callable[[Claims], Iterable[Finding]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the relying party asks of the evidence.
+
+    `now` is timezone-aware. `report_data` and `initdata` (a document's bytes) are what the evidence must carry.
+    `anchors` are roots to trust beside the pinned ones. `judges` are further rules on the claims (reference values).
+    """
+
+    now: datetime
+    tee: str = ""
+    report_data: bytes | None = None
+    initdata: bytes | None = None
+    policy: document.Policy = document.DEFAULT
+    anchors: tuple[Anchor, ...] = ()
+    judges: tuple[Judge, ...] = field(default=())
+
+
+def verify_paths(paths: Iterable[Path], question: Question) -> Result:
+    """The result for files and folders; never raises for what they hold."""
+    try:
+        return verify(reading.read(paths), question)
+    except CasemateError as error:
+        return _unusable(error, question)
+
+
+def verify(files: Sequence[File], question: Question) -> Result:
+    """The result for files in memory; never raises for what they hold."""
+    tee = question.tee
+    try:
+        found = choose(sort(files), tee)
+        tee = found.evidence.tee
+        result = _judge(found, question)
+    except CasemateError as error:
+        return _unusable(error, question, tee)
+    spare = len({file.name for file in files} - set(found.used))
+    return replace(result, notes=(*result.notes, *([f"{spare} other files were not needed"] if spare > 1 else [])))
+
+
+def choose(case: Case, tee: str = "") -> Gathered:
+    """The evidence of the case; `Unusable` where there is none, or more than one kind."""
+    if not case.files:
+        raise Unusable("there are no files", hint="name files or folders with evidence and its endorsements")
+    found, broken = _asked(case, [tee] if tee else list(ROOMS))
+    covered = {name for gathered in found.values() for name in gathered.covers}
+    chosen = [gathered for name, gathered in found.items() if name not in covered]
+    if len(chosen) > 1:
+        names = " and ".join(sorted(gathered.evidence.tee for gathered in chosen))
+        raise Unusable(f"there is evidence of {names}", hint="name one with --tee")
+    if not chosen:
+        hint = "name the file with the report, quote, document or token"
+        raise broken[0] if broken else Unusable(_nothing(case, tee), hint=hint)
+    return chosen[0]
+
+
+def _asked(case: Case, tees: list[str]) -> tuple[dict[str, Gathered], list[CasemateError]]:
+    """What each room finds, and the errors of those that found something broken."""
+    found: dict[str, Gathered] = {}
+    broken: list[CasemateError] = []
+    for tee in tees:
+        try:
+            gathered: Gathered | None = gatherer(tee)(case)
+        except (Malformed, Unusable) as error:
+            broken.append(error)
+            continue
+        if gathered is not None:
+            found[tee] = gathered
+    return found, broken
+
+
+def _nothing(case: Case, tee: str) -> str:
+    counted = (
+        (len(case.certificates), "certificate"), (len(case.crls), "revocation list"), (len(case.keys), "public key"),
+        (len(case.documents), "JSON document"), (len(case.blobs), "other file"),
+    )  # fmt: skip
+    there = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in counted if n)
+    return f"no file is evidence of {tee or 'a TEE that is known'}: found {there or 'nothing'}"
+
+
+def _judge(found: Gathered, question: Question) -> Result:
+    tee = found.evidence.tee
+    base = Result(REFUSED, question.now, tee, used=found.used, notes=_notes(question))
+    try:
+        claims = _verify(found, found.evidence, question)
+        others = [finding for name, evidence in found.also for finding in _other(found, name, evidence, question)]
+    except Refused as refusal:
+        return replace(base, checks=refusal.findings)
+    except Unusable as error:
+        if found.missing:
+            raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=error.hint or _FETCH) from error
+        raise
+    if found.missing:
+        raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=_FETCH)
+    findings = [*claims.checks, *document.judge(claims, question.policy), *others]
+    for judge in question.judges:
+        findings += judge(claims)
+    verdict = ACCEPTED if all(finding.ok for finding in findings) else REFUSED
+    return replace(base, verdict=verdict, claims=claims, checks=tuple(findings))
+
+
+def _verify(found: Gathered, evidence: Evidence, question: Question) -> Claims:
+    given = found.endorsements
+    endorsements = msgspec.structs.replace(given, anchors=(*given.anchors, *question.anchors))
+    initdata = question.initdata if question.initdata is not None else evidence.initdata
+    request = Request(
+        report_data=question.report_data,
+        initdata_digest=hashlib.sha256(initdata).digest() if initdata is not None else None,
+    )
+    return room(evidence.tee).verify(evidence, endorsements, request, question.now)
+
+
+def _other(found: Gathered, name: str, evidence: Evidence, question: Question) -> list[Finding]:
+    """The failed rules of a further piece of evidence, with the file that it is in."""
+    try:
+        claims = _verify(found, evidence, question)
+        failed = [f for f in document.judge(claims, question.policy) if not f.ok]
+    except Refused as refusal:
+        failed = [f for f in refusal.findings if not f.ok]
+    except Malformed as error:
+        failed = [Finding(f"{evidence.tee}.format", "evidence in its format", str(error))]
+    return [Finding(f.rule, f.expected, f"{f.found} (in {name})", f.hint) for f in failed]
+
+
+def _notes(question: Question) -> tuple[str, ...]:
+    return () if question.report_data is not None else (NOT_FRESH,)
+
+
+def _unusable(error: CasemateError, question: Question, tee: str = "") -> Result:
+    if isinstance(error, Refused):
+        return Result(REFUSED, question.now, tee, checks=error.findings, notes=_notes(question))
+    return Result(UNUSABLE, question.now, tee, reason=str(error), hint=error.hint, notes=_notes(question))
