@@ -16,15 +16,25 @@ ROOMS: dict[str, str] = {
     "nitro": "casemate.tee.nitro",
     "sgx": "casemate.tee.sgx",
     "cca": "casemate.tee.cca",
+    "se": "casemate.tee.se",
     "az-snp-vtpm": "casemate.tee.az_snp_vtpm",
     "az-tdx-vtpm": "casemate.tee.az_tdx_vtpm",
+    "nvidia": "casemate.tee.nvidia",
     "sample": "casemate.tee.sample",
 }
 
-# What a guest looks for on its own machine, in this order: a TEE before a TPM, which the host can always add. Those of
-# `REPORTED` give their evidence through the kernel's report interface (`casemate.tee.tsm`).
-REPORTED = ("snp", "tdx")
-COLLECTED = (*REPORTED, "tpm")
+# What a guest looks for on its own machine, in this order (CoCo's): a TEE before a TPM, which the host can always add,
+# and never `sample`. Those of `REPORTED` give their evidence through the kernel's report interface (`casemate.tee.tsm`);
+# `SIGNS` are what the kernel shows where others can be at all: without its sign a room is not even imported, because a
+# guest's start-up counts. The sign of Azure's is Hyper-V's bus; their own look is into the TPM.
+REPORTED = ("tdx", "snp")
+SIGNS = {
+    "sgx": "/dev/attestation",
+    "az-tdx-vtpm": "/sys/bus/vmbus",
+    "az-snp-vtpm": "/sys/bus/vmbus",
+    "nitro": "/dev/nsm",
+}
+COLLECTED = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "nitro", "tpm")
 
 
 def room(tee: str) -> Room:
