@@ -32,7 +32,10 @@ NAMED = {
     "host/guestimage/builder.py": "the registers that are recorded per firmware build",
 }
 # Names of devices outside `collect`, and why.
-DEVICES = {"tee/tsm.py": "the wall on which the collects of several TEEs stand; nothing else uses it"}
+DEVICES = {
+    "tee/tsm.py": "the wall on which the collects of several TEEs stand; nothing else uses it",
+    "tee/__init__.py": "signs, looked for and never opened: without one its room is not imported",
+}
 # Files that are programs, not modules.
 PROGRAMS = {"testing/probe.py"}
 # Who may import a TEE's room without asking the register, and why.

@@ -23,7 +23,7 @@ from casemate.guest.secrets import Keeper  # noqa: E402
 from casemate.guest.supervise import Supervisor, Task  # noqa: E402
 from casemate.image.manifest import Process  # noqa: E402
 from casemate.schema import manifest as manifests  # noqa: E402
-from casemate.tee import COLLECTED, ROOMS  # noqa: E402
+from casemate.tee import COLLECTED, ROOMS, SIGNS  # noqa: E402
 
 RUN = Path("/run/casemate")
 IMAGE = "registry.example/box@sha256:" + "0" * 64
@@ -163,7 +163,7 @@ def look():
     firewall.apply(firewall.ruleset(parts))
     facts["rules"] = os.popen("nft list ruleset").read()
     facts["attester"] = find_attester().tee
-    facts["collectors"] = [import_module(f"{ROOMS[name]}.collect").present() for name in COLLECTED]
+    facts["collectors"] = [import_module(f"{ROOMS[name]}.collect").present() for name in COLLECTED if name not in SIGNS]
     facts["agent_kib"] = checks.resident_kib()
     facts["memory_mib"] = checks.memory()
     facts["threads"] = threading.active_count()

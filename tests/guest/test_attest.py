@@ -203,6 +203,44 @@ def test_sample_is_never_found():
     assert casemate.tee.COLLECTED[-1] == "tpm"
 
 
+def test_the_order_is_that_of_the_peers():
+    import casemate.tee
+
+    order = ["tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "csv", "cca", "se", "tpm"]
+    known = [name for name in casemate.tee.COLLECTED if name in order]
+    assert known == [name for name in order if name in casemate.tee.COLLECTED]
+    assert {*casemate.tee.REPORTED, *casemate.tee.SIGNS, "tpm"} == set(casemate.tee.COLLECTED)
+
+
+@pytest.mark.parametrize(("found", "tee"), [("sgx", "sgx"), ("az-tdx-vtpm", "az-tdx-vtpm"),
+                                            ("az-snp-vtpm", "az-snp-vtpm"), ("", "tpm")])  # fmt: skip
+def test_a_room_is_asked_where_its_sign_is(monkeypatch, tmp_path, found, tee):
+    """Beside a TPM, and beside reports of the kernel that are another's; without its sign a room is not imported."""
+    import casemate.tee
+
+    names = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "tpm")
+    for name in names:
+        module = importlib.import_module(f"{casemate.tee.ROOMS[name]}.collect")
+        monkeypatch.setattr(sys.modules[module.__name__], "present", lambda name=name: name in (found, "tpm"))
+    monkeypatch.setattr(casemate.tee, "SIGNS", dict.fromkeys(casemate.tee.SIGNS, str(tmp_path)))
+    assert attest.find_attester().tee == tee
+    monkeypatch.setattr(casemate.tee, "SIGNS", dict.fromkeys(casemate.tee.SIGNS, str(tmp_path / "none")))
+    for name in casemate.tee.SIGNS:
+        monkeypatch.delitem(sys.modules, f"{casemate.tee.ROOMS[name]}.collect", raising=False)
+    assert attest.find_attester().tee == "tpm"
+    assert not any(f"{casemate.tee.ROOMS[name]}.collect" in sys.modules for name in casemate.tee.SIGNS)
+
+
+def test_a_room_that_the_image_does_not_carry_is_passed_over(monkeypatch, tmp_path):
+    import casemate.tee
+
+    importlib.import_module("casemate.tee.tpm.collect")
+    monkeypatch.setattr(sys.modules["casemate.tee.tpm.collect"], "present", lambda: True)
+    monkeypatch.setattr(casemate.tee, "COLLECTED", ("gone", "tpm"))
+    monkeypatch.setattr(casemate.tee, "ROOMS", casemate.tee.ROOMS | {"gone": "casemate.tee.gone"})
+    assert attest.find_attester().tee == "tpm"
+
+
 def test_a_volume_is_initialised_once(world, service):
     volume = {"name": "data", "app": None, "key": "kbs:///vol/key/1"}
     app_id = str(service.admin.found("t", "vol", ("development",))["app_id"])

@@ -197,15 +197,19 @@ class Session:
 def find_attester() -> Attester:
     """The TEE that this machine is in, by the register's order; `Unusable` when none is found."""
     from importlib import import_module
+    from pathlib import Path
 
     from casemate import tee
     from casemate.tee import tsm
 
     reported = tsm.REPORTS.is_dir()  # else their rooms need not be imported: start-up counts
     for name in tee.COLLECTED:
-        if name in tee.REPORTED and not reported:
+        if not (reported if name in tee.REPORTED else Path(tee.SIGNS.get(name, "/")).exists()):
             continue
-        collector = import_module(f"{tee.ROOMS[name]}.collect")
+        try:
+            collector = import_module(f"{tee.ROOMS[name]}.collect")
+        except ModuleNotFoundError:  # an image carries the rooms of the platforms that it is made for
+            continue
         if collector.present():
             return Attester(name, collector.collect)
     raise Unusable("this machine shows no TEE that is known", hint="start the VM with a TPM or in a TEE")

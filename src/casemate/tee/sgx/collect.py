@@ -15,6 +15,11 @@ from casemate.wire.encoding import b64
 DEVICE = Path("/dev/attestation")
 
 
+def present(*, device: Path = DEVICE) -> bool:
+    """Whether this process is in an enclave under Gramine that can attest."""
+    return (device / "attestation_type").exists()
+
+
 def collect(request: Request, *, device: Path = DEVICE) -> Evidence:
     """Evidence over `request`; `Unusable` outside Gramine or without DCAP there."""
     data = request.report_data or b""
