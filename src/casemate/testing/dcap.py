@@ -163,7 +163,7 @@ class _Parts:
         identity = json.dumps(qe_identity(p) | self.identity).encode()
         signer = (self.signer_issuer or p.root).issue(self.signer_name, p.signing_key)
         issuers = pki.pem(signer, *([self.signer_issuer.certificate] if self.signer_issuer else []), p.root.certificate)
-        end = p.now + self.crl_end
+        start, end = p.now - timedelta(days=1), p.now + self.crl_end
         return {
             "tcb_info": info,
             "tcb_info_signature": raw_sign(p.signing_key, info + self.document_noise),
@@ -171,9 +171,11 @@ class _Parts:
             "qe_identity": identity,
             "qe_identity_signature": raw_sign(p.signing_key, identity),
             "qe_identity_issuer_chain": issuers,
-            "pck_crl": p.authority.crl(self.pck_chain[:1] if self.revoked_pck else (), end=end),
+            "pck_crl": p.authority.crl(self.pck_chain[:1] if self.revoked_pck else (), start=start, end=end),
             "pck_crl_issuer_chain": pki.pem(p.authority.certificate, p.root.certificate),
-            "root_ca_crl": p.root.crl([p.authority.certificate] if self.revoked_ca else ()),
+            "root_ca_crl": p.root.crl(
+                [p.authority.certificate] if self.revoked_ca else (), start=start, end=p.now + timedelta(days=30)
+            ),
         }
 
 
