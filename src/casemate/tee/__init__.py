@@ -24,7 +24,7 @@ ROOMS: dict[str, str] = {
 }
 
 # What a guest looks for on its own machine, in this order (CoCo's): a TEE before a TPM, which the host can always add,
-# and never `sample`. Those of `REPORTED` give their evidence through the kernel's report interface (`casemate.tee.tsm`).
+# and never `sample`. Those of `REPORTED` give evidence through the kernel's report interface (`casemate.tee.tsm`).
 # `SIGNS` are what the kernel shows where others can be at all: without its sign a room is not even imported, because a
 # guest's start-up counts. The sign of Azure's is Hyper-V's bus; their own look is into the TPM.
 REPORTED = ("tdx", "snp")
