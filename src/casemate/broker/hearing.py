@@ -24,7 +24,7 @@ from casemate.schema.evidence import Evidence
 from casemate.schema.kbs import Attestation, AuthRequest
 from casemate.schema.manifest import Manifest
 from casemate.schema.request import Request
-from casemate.tee import ROOMS, room
+from casemate.tee import ROOMS, composite
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -51,6 +51,11 @@ def admissible(broker: Broker, asked: AuthRequest) -> str:
             "session.version", expected=rcar.PROTOCOL, found=asked.version[:32], hint="use a client of that protocol"
         )
     tee = _ALIASES.get(asked.tee, asked.tee)
+    _demand_accepted(broker, tee)
+    return tee
+
+
+def _demand_accepted(broker: Broker, tee: str) -> None:
     if tee in broker.settings.refused_tees:
         raise Refused.because(
             f"tee.{tee}",
@@ -60,7 +65,6 @@ def admissible(broker: Broker, asked: AuthRequest) -> str:
         )
     if tee not in ROOMS:
         raise Unusable(f"TEE {tee[:32]!r} is not known", hint="known: " + ", ".join(sorted(ROOMS)))
-    return tee
 
 
 def challenge(broker: Broker, cookie: str, now: datetime) -> Challenge:
@@ -88,10 +92,13 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
     tee_pubkey = key_members(runtime.tee_pubkey)
     document = _document(said)
     additional = said.tee_evidence.additional_evidence
+    evidence = Evidence(
+        tee=question.tee, primary=said.tee_evidence.primary_evidence, additional=additional, initdata=document
+    )
+    for device in composite.devices(evidence):
+        _demand_accepted(broker, device.tee)
     return Subject(
-        evidence=Evidence(
-            tee=question.tee, primary=said.tee_evidence.primary_evidence, additional=additional, initdata=document
-        ),
+        evidence=evidence,
         request=Request(
             report_data=rcar.report_data(question.nonce, tee_pubkey, additional),
             initdata_digest=hashlib.sha256(document).digest() if document is not None else None,
@@ -112,14 +119,15 @@ def key_members(given: dict[str, Any]) -> dict[str, Any]:
 
 def endorse(broker: Broker, subject: Subject) -> Endorsements:
     """Step 6: what the room gathers about this evidence, with the anchors that this broker trusts and no others."""
-    gathered = room(subject.evidence.tee).endorse(subject.evidence, _no_fetch)
+    gathered = composite.endorse(subject.evidence, _no_fetch)
     with broker.store.read() as tx:
         return msgspec.structs.replace(gathered, anchors=registry.anchors(tx))
 
 
 def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> Claims:
-    """Step 7: claims, or every rule that evidence broke."""
-    return room(subject.evidence.tee).verify(subject.evidence, endorsements, subject.request, now)
+    """Step 7: claims, or every rule that evidence broke; devices beside the CPU are judged with it, all or none."""
+    bound = composite.device_request(subject.nonce, subject.tee_pubkey)
+    return composite.joined(composite.verify_all(subject.evidence, endorsements, subject.request, now, device=bound))
 
 
 def manifest(subject: Subject) -> Manifest | None:

@@ -30,7 +30,7 @@ from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.manifest import Manifest
 from casemate.schema.request import Request
-from casemate.tee import room
+from casemate.tee import composite, room
 from casemate.verifier.trust import Trust
 from casemate.wire import jcs
 from casemate.wire.encoding import b64u, unb64
@@ -117,7 +117,7 @@ def judge(answer: Answer, trust: Trust, app_id: str, now: datetime | None = None
     request = Request(report_data=expected, initdata_digest=hashlib.sha256(answer.initdata).digest())
     endorsements = Endorsements(anchors=trust.anchors)
     try:
-        claims = room(answer.evidence.tee).verify(answer.evidence, endorsements, request, moment)
+        claims = room(answer.evidence.tee).verify(composite.alone(answer.evidence), endorsements, request, moment)
         manifest = initdata_paper.parse(answer.initdata).manifest
     except Refused as refusal:
         return Verdict(Decision(findings=refusal.findings), answer.tls_pin)
