@@ -79,16 +79,22 @@ def verify_dsse(key: object, signature: bytes, message: bytes) -> bool:
     return _ed25519(key, signature, message)
 
 
-def sign_jose(key: PrivateKey, message: bytes) -> tuple[str, bytes]:
-    """(algorithm, signature) in the encoding of `verify_jose`."""
+def algorithm(key: PrivateKey) -> str:
+    """The JOSE name of what `sign_jose` does with this key."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        name, digest = _CURVES[key.curve.name]
+        return _CURVES[key.curve.name][0]
+    return "PS384" if isinstance(key, rsa.RSAPrivateKey) else "EdDSA"
+
+
+def sign_jose(key: PrivateKey, message: bytes) -> bytes:
+    """A signature in the encoding of `verify_jose`, under the algorithm that `algorithm` names."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
         half = (key.key_size + 7) // 8
-        r, s = decode_dss_signature(key.sign(message, ec.ECDSA(digest)))
-        return name, r.to_bytes(half, "big") + s.to_bytes(half, "big")
+        r, s = decode_dss_signature(key.sign(message, ec.ECDSA(_CURVES[key.curve.name][1])))
+        return r.to_bytes(half, "big") + s.to_bytes(half, "big")
     if isinstance(key, rsa.RSAPrivateKey):
-        return "PS384", key.sign(message, padding.PSS(padding.MGF1(hashes.SHA384()), 48), hashes.SHA384())
-    return "EdDSA", key.sign(message)
+        return key.sign(message, padding.PSS(padding.MGF1(hashes.SHA384()), 48), hashes.SHA384())
+    return key.sign(message)
 
 
 def sign_dsse(key: PrivateKey, message: bytes) -> bytes:

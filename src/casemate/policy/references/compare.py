@@ -14,9 +14,10 @@ _NONE = "read reference values of this TEE: they name other TEEs, or only contai
 
 
 def compare(claims: Claims, references: Sequence[Reference], now: datetime | None = None) -> tuple[Finding, ...]:
-    """`reference.match` alone when one reference holds; else one finding for each register that departs from the
-    nearest one, `reference.<register>`. `now` leaves out what has expired since it was read.
-    """  # noqa: D205 - one sentence, too long for a line
+    """One finding, `reference.match`, when a reference holds; else one for each register of the nearest, by its name.
+
+    A failed register is `reference.<register>`. `now` leaves out what has expired since it was read.
+    """
     known = [r for r in references if r.registers and r.tee in ("", claims.tee)]
     fitting = [r for r in known if now is None or r.expires is None or now < r.expires]
     if not fitting:
@@ -61,7 +62,7 @@ def _holds(wanted: OneOf | AtLeast, found: str | int | None) -> bool:
     if isinstance(wanted, AtLeast):
         return isinstance(found, int) and found >= wanted.value
     # A list, not a generator: each value is compared, so that time does not tell which one it was.
-    return isinstance(found, str) and any([_same(found, value) for value in wanted.values])
+    return found is not None and any([_same(str(found), value) for value in wanted.values])
 
 
 def _same(one: str, other: str) -> bool:

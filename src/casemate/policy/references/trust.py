@@ -43,7 +43,8 @@ class ReferenceTrust:
     a signer itself. `trusted_root` is sigstore's trusted_root.json. `threshold` is how many distinct keys must have
     signed a DSSE envelope. `scope` is what the values are wanted for (`tee`, `app`, `tenant`, ...): a document that is
     limited to something else, or to something that is not named here, is refused. `subjects` maps names of in-toto
-    subjects to registers. `builders` limits SLSA provenance where it is given. `max_age` bounds the age of documents.
+    subjects to registers. `builders` limits SLSA provenance where it is given.
+    `profiles` are CoRIM profiles that are accepted beside those whose rules are known here. `max_age` bounds the age of documents.
     `believe_signing_time` judges certificates at the time that the signer states instead of at `now`: for documents
     that outlive their certificates, at the price that whoever later gets the key can date a document back.
     """
@@ -59,6 +60,7 @@ class ReferenceTrust:
     subjects: Mapping[str, str] = field(default_factory=dict)
     predicate_types: frozenset[str] = frozenset({SLSA_V1, SLSA_V02})
     builders: frozenset[str] = frozenset()
+    profiles: frozenset[str] = frozenset()
     max_age: timedelta | None = None
     believe_signing_time: bool = False
 
@@ -125,11 +127,10 @@ def _dids(text: bytes) -> tuple[Did, ...]:
         words = line.split()
         if not words:
             continue
-        if len(words) not in (2, 3) or not words[-1 if len(words) == 3 else 0].strip() or (
-            len(words) == 3 and not (words[2].isdigit() and len(words[2]) < 10)
-        ):  # fmt: skip
+        minimum = words[2] if len(words) == 3 else "0"
+        if len(words) not in (2, 3) or not minimum.isdigit() or len(minimum) > 9:
             raise Malformed("reference key: a did line is: did:x509:… FEED [MINIMUM-SVN]")
-        found.append(Did(words[0], words[1], int(words[2]) if len(words) == 3 else 0))
+        found.append(Did(words[0], words[1], int(minimum)))
     return tuple(found)
 
 
