@@ -6,7 +6,6 @@ The guest's key stands where CoCo's key broker looks for it (`submods.cpu0 … r
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,22 +17,19 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from casemate import __version__
 from casemate.broker import sessions
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.crypto import selfsigned
+from casemate.release import ear
 from casemate.schema.app import AppStatement
 from casemate.schema.claims import Claims
 from casemate.schema.decision import Decision
-from casemate.schema.endorsements import PRODUCTION
 
 ALGORITHM = "ES256"
 ISSUER = "casemate-broker"
-PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 STATEMENT_TYPE = "casemate-app+jws"
 MAX_TOKEN = 128 << 10
-MAX_VALUES = 32 << 10
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,12 @@ class Signer:
     def token(self, session: Session, evidence: dict[str, Any], status: dict[str, Any], now: datetime) -> str:
         """An EAR: `evidence` is the annotated evidence, `status` the appraisal of submodule cpu0."""
         claims = {
-            "eat_profile": PROFILE,
+            "eat_profile": ear.PROFILE,
             "iss": ISSUER,
             "iat": int(now.timestamp()),
             "exp": int(session.expires),
             "cnf": {"jwk": session.tee_pubkey},
-            "ear.verifier-id": {"build": f"casemate {__version__}", "developer": "casemate"},
+            "ear.verifier-id": ear.VERIFIER,
             "submods": {"cpu0": {**status, "ear.veraison.annotated-evidence": evidence}},
             "casemate": {
                 "tee": session.tee,
@@ -101,31 +97,11 @@ class Signer:
 
 
 def annotated(claims: Claims, nonce: str, tee_pubkey: dict[str, Any], additional: str) -> dict[str, Any]:
-    """CoCo's `ear.veraison.annotated-evidence`. Values too long for an HTTP header are left out, and said to be."""
-    values = claims.values
-    if len(json.dumps(values, default=str)) > MAX_VALUES:
-        values = {"omitted": "too long for a token"}
-    return {
-        claims.tee: values,
-        "report_data": claims.report_data,
-        "init_data": claims.init_data,
-        "runtime_data_claims": {"nonce": nonce, "tee-pubkey": tee_pubkey, "additional-evidence": additional[:1024]},
-    }
+    """CoCo's `ear.veraison.annotated-evidence` with the runtime data that the evidence bound."""
+    runtime = {"nonce": nonce, "tee-pubkey": tee_pubkey, "additional-evidence": additional[:1024]}
+    return ear.annotated(claims, runtime)
 
 
 def status(claims: Claims, decision: Decision) -> dict[str, Any]:
-    """AR4SI: the worst claim gives the status. A development platform never affirms (hardware 32: unsafe)."""
-    measured = all(f.ok for f in decision.findings if f.rule.startswith("measurement."))
-    vector = {
-        "instance-identity": 0,
-        "configuration": 2 if decision.allowed else 36,
-        "executables": 3 if measured else 33,
-        "file-system": 0,
-        "hardware": 2 if claims.platform_class == PRODUCTION else 32,
-        "runtime-opaque": 2 if claims.memory_encrypted else 32,
-        "storage-opaque": 0,
-        "sourced-data": 0,
-    }
-    worst = max(vector.values())
-    name = "affirming" if worst < 32 else "warning" if worst < 96 else "contraindicated"
-    return {"ear.status": name, "ear.appraisal-policy-id": "casemate", "ear.trustworthiness-vector": vector}
+    """The appraisal of submodule cpu0 (AR4SI)."""
+    return ear.status(claims, decision.findings)

@@ -14,12 +14,11 @@ A key that is not known is an error: a policy that says less than its author mea
 from __future__ import annotations
 
 import hmac
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated
-
-import msgspec
+from typing import Any
 
 from casemate.errors import Finding, Malformed
 from casemate.policy import platform
@@ -31,17 +30,10 @@ LIMIT = 256 << 10
 CLASS = "platform.class"  # accepted by name: platforms of the class `development`
 UNSIGNED = "reference.unsigned"  # accepted by name: reference values that nobody signed
 
-_Hex = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{2}){1,128}$")]
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    version: int
-    accept_tcb: list[_Name] = msgspec.field(default_factory=lambda: sorted(platform.ACCEPTED_TCB))
-    accept: list[_Name] = []
-    max_privilege_level: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
-    init_data: _Hex | list[_Hex] = []
-    measurement: dict[_Name, _Hex | list[_Hex]] = {}
+_KEYS = frozenset({"version", "accept_tcb", "accept", "max_privilege_level", "init_data", "measurement"})
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}){1,128}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MOST = 256
 
 
 @dataclass(frozen=True)
@@ -62,21 +54,26 @@ def read(data: bytes) -> Policy:
     if len(data) > LIMIT:
         raise Malformed(f"policy: {len(data)} bytes, at most {LIMIT} allowed")
     try:
-        found = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
-        raise Malformed(f"policy: {error}", hint="casemate verify --show-policy prints one to start from") from error
-    if found.version != VERSION:
-        raise Malformed(f"policy: version {found.version}, {VERSION} is known")
-    if any(not values for values in found.measurement.values()):
-        raise Malformed("policy: a register with an empty list, which nothing could satisfy")
+        found = tomllib.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _malformed(str(error)) from error
+    unknown = sorted(set(found) - _KEYS)
+    if unknown:
+        raise _malformed(f"keys that are not known: {', '.join(unknown)[:200]}")
+    if found.get("version") != VERSION or isinstance(found["version"], bool):
+        raise _malformed(f"version {str(found.get('version'))[:20]}, {VERSION} is known")
+    level, registers = found.get("max_privilege_level"), found.get("measurement", {})
+    if level is not None and (isinstance(level, bool) or not isinstance(level, int) or not 0 <= level <= 255):
+        raise _malformed("max_privilege_level is not a number from 0 to 255")
+    if not isinstance(registers, dict) or len(registers) > _MOST or not all(map(_NAME.fullmatch, registers)):
+        raise _malformed("measurement is not a table of registers")
+    tcb = _strings(found.get("accept_tcb", sorted(platform.ACCEPTED_TCB)), "accept_tcb", _NAME)
     base = Policy(
-        platform=replace(
-            platform.DEFAULT, tcb=frozenset(found.accept_tcb), max_privilege_level=found.max_privilege_level
-        ),
-        measurement={name: _values(values) for name, values in found.measurement.items()},
-        init_data=_values(found.init_data),
+        platform=replace(platform.DEFAULT, tcb=frozenset(tcb), max_privilege_level=level),
+        measurement={name: _values(values, f"measurement.{name}") for name, values in registers.items()},
+        init_data=_values(found["init_data"], "init_data") if found.get("init_data") else (),
     )
-    return accepting(base, found.accept)
+    return accepting(base, _strings(found.get("accept", []), "accept", _NAME))
 
 
 def accepting(policy: Policy, rules: Iterable[str] = (), tcb: Iterable[str] = ()) -> Policy:
@@ -140,8 +137,25 @@ def _demand(rule: str, values: tuple[str, ...], found: str) -> Finding:
     return Finding(rule, " or ".join(values), found or "absent", hint, ok)
 
 
-def _values(given: str | list[str]) -> tuple[str, ...]:
-    return tuple(value.lower() for value in ([given] if isinstance(given, str) else given))
+def _values(given: Any, key: str) -> tuple[str, ...]:
+    """One value or some, as lower-case hex; an empty list, which nothing could satisfy, is an error."""
+    found = _strings([given] if isinstance(given, str) else given, key, _HEX)
+    if not found:
+        raise _malformed(f"{key} is empty: nothing could satisfy it")
+    return tuple(value.lower() for value in found)
+
+
+def _strings(given: Any, key: str, form: re.Pattern[str]) -> list[str]:
+    if not isinstance(given, list) or len(given) > _MOST:
+        raise _malformed(f"{key} is not a list of at most {_MOST}")
+    for item in given:
+        if not isinstance(item, str) or not form.fullmatch(item):
+            raise _malformed(f"{key}: {str(item)[:100]!r} is not {'hex' if form is _HEX else 'a name'}")
+    return given
+
+
+def _malformed(text: str) -> Malformed:
+    return Malformed(f"policy: {text}", hint="casemate verify --show-policy prints one to start from")
 
 
 def _list(items: Iterable[str]) -> str:

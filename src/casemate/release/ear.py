@@ -1,0 +1,101 @@
+"""Attestation results as EAR (draft-ietf-rats-ear, CoCo's profile): one shape for the broker and for `casemate verify`.
+
+    {"eat_profile", "iss", "iat", "exp", "ear.verifier-id", "submods": {"cpu0": {
+        "ear.status", "ear.appraisal-policy-id", "ear.trustworthiness-vector": {8 claims of AR4SI},
+        "ear.veraison.annotated-evidence": {"<tee>": values, "report_data", "init_data", "runtime_data_claims"?}}}}
+
+A token is this in a JWT under ES256 (RFC 7519, RFC 7518 section 3.4). The vector is draft-ietf-rats-ar4si: 2 to 31
+affirm, 32 to 95 warn, 96 and above contraindicate, 0 says nothing; the worst claim gives the status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from casemate import __version__
+from casemate.crypto import jwk
+from casemate.errors import Finding, Unusable
+from casemate.schema.claims import Claims
+from casemate.schema.endorsements import PRODUCTION
+from casemate.wire import jcs
+from casemate.wire.encoding import b64u
+
+ALGORITHM = "ES256"
+PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
+VERIFIER = {"build": f"casemate {__version__}", "developer": "casemate"}
+MAX_VALUES = 32 << 10
+LIFETIME = timedelta(minutes=5)
+_MEASURED = ("measurement.", "reference.", "policy.measurement.")
+_AFFIRMED, _BOOT, _UNSAFE, _UNKNOWN, _MISCONFIGURED = 2, 3, 32, 33, 36
+
+
+def document(
+    claims: Claims, findings: Iterable[Finding], now: datetime, *, issuer: str, lifetime: timedelta = LIFETIME
+) -> dict[str, Any]:
+    """The claims of a token about one attester; `findings` are the rules that a policy applied to `claims`."""
+    return {
+        "eat_profile": PROFILE,
+        "iss": issuer,
+        "iat": int(now.timestamp()),
+        "exp": int((now + lifetime).timestamp()),
+        "ear.verifier-id": VERIFIER,
+        "submods": {"cpu0": {**status(claims, findings), "ear.veraison.annotated-evidence": annotated(claims)}},
+    }
+
+
+def annotated(claims: Claims, runtime: dict[str, Any] | None = None) -> dict[str, Any]:
+    """CoCo's annotated evidence. Values too long for an HTTP header are left out, and said to be.
+
+    `runtime` are the runtime data claims, where the verifier was given the data that the report data stands for.
+    """
+    values = claims.values
+    if len(json.dumps(values, default=str)) > MAX_VALUES:
+        values = {"omitted": "too long for a token"}
+    found = {claims.tee: values, "report_data": claims.report_data, "init_data": claims.init_data}
+    return found if runtime is None else {**found, "runtime_data_claims": runtime}
+
+
+def status(claims: Claims, findings: Iterable[Finding], policy: str = "casemate") -> dict[str, Any]:
+    """AR4SI status and vector. A development platform never affirms; measurements that nobody compared say nothing."""
+    rules = list(findings)
+    measured = [f.ok for f in rules if f.rule.startswith(_MEASURED)]
+    sound = claims.platform_class == PRODUCTION and all(f.ok for f in rules if f.rule == "platform.tcb")
+    vector = {
+        "instance-identity": 0,
+        "configuration": _AFFIRMED if all(f.ok for f in rules) else _MISCONFIGURED,
+        "executables": (_BOOT if all(measured) else _UNKNOWN) if measured else 0,
+        "file-system": 0,
+        "hardware": _AFFIRMED if sound else _UNSAFE,
+        "runtime-opaque": _AFFIRMED if claims.memory_encrypted else _UNSAFE,
+        "storage-opaque": 0,
+        "sourced-data": 0,
+    }
+    worst = max(vector.values())
+    name = "affirming" if worst < _UNSAFE else "warning" if worst < 96 else "contraindicated"
+    return {"ear.status": name, "ear.appraisal-policy-id": policy, "ear.trustworthiness-vector": vector}
+
+
+def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
+    """The JWK of a signing key, with its thumbprint (RFC 7638) as `kid`."""
+    if key.curve.name != "secp256r1":
+        raise Unusable("a token is signed by a key on P-256", hint="openssl ecparam -name prime256v1 -genkey")
+    found = {name: value for name, value in jwk.from_public_key(key).items() if name != "alg"}
+    thumbprint = b64u(hashlib.sha256(jcs.canonical(found)).digest())
+    return {**found, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}
+
+
+def sign(claims: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
+    """A JWT of these claims in compact form; `key` is on P-256."""
+    public = public_jwk(key.public_key())
+    header = {"typ": "JWT", "alg": ALGORITHM, "kid": public["kid"], "jwk": public}
+    message = ".".join(b64u(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+    r, s = decode_dss_signature(key.sign(message.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{message}.{b64u(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
