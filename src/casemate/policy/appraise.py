@@ -8,7 +8,8 @@ Rules, all of them always applied
 3. `platform.class`, `platform.memory`: a platform class that the app allows; production means encrypted memory.
 4. `manifest.broker`: the manifest names the broker that is asked.
 5. `release.active`: the manifest is an active release of the app.
-6. `measurement.<register>`: equal to one unexpired reference value in each of its registers; absence is a refusal.
+6. `measurement.<register>`: equal to one unexpired reference value in each of its registers; absence is a refusal, also
+   of all registers that the claims rest on (`Claims.rests_on`).
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def measurement(claims: Claims, references: Iterable[ReferenceValues], now: date
     return tuple(
         Finding(
             f"measurement.{register}",
-            f"{nearest.values[register]} ({nearest.name})",
+            f"{nearest.values.get(register, 'a reference value for it')} ({nearest.name})",
             claims.measurement.get(register, "absent"),
             _MEANING.get(register, "what was booted is not the accepted guest image"),
         )
@@ -112,7 +113,9 @@ def measurement(claims: Claims, references: Iterable[ReferenceValues], now: date
 
 
 def _departures(claims: Claims, reference: ReferenceValues) -> list[str]:
-    return sorted(name for name, value in reference.values.items() if claims.measurement.get(name) != value.lower())
+    departing = [name for name, value in reference.values.items() if claims.measurement.get(name) != value.lower()]
+    unknown = claims.rests_on[:1] if not set(claims.rests_on) & set(reference.values) else ()
+    return sorted([*departing, *unknown])
 
 
 def _attester(claims: Claims, now: datetime, policy: platform.PlatformPolicy) -> tuple[Finding, ...]:

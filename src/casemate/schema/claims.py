@@ -23,6 +23,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     otherwise refuses (debug, migration, ...). `tcb_status` is the vendor's word on the platform's patch level (Intel's
     terms; "" where the vendor has none). `privilege_level` is 0 for the most privileged layer of the guest (SNP's
     VMPL).
+
+    `rests_on` names registers of which a relying party must know at least one, where the others are the word of a layer
+    that only these identify (a paravisor): reference values without any of them match nothing.
     """
 
     tee: str
@@ -40,3 +43,4 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[Finding, ...] = ()
     tcb_status: str = ""
     privilege_level: int = 0
+    rests_on: tuple[str, ...] = ()

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from casemate.crypto import pem
 from casemate.errors import Malformed, Refused, Unusable
-from casemate.policy import platform
+from casemate.policy import platform, references
+from casemate.policy.appraise import measurement
 from casemate.schema.endorsements import DEVELOPMENT, Endorsements
 from casemate.schema.evidence import Evidence
+from casemate.schema.reference import OneOf, Reference, ReferenceValues
 from casemate.schema.request import Request
 from casemate.tee import room
 from casemate.tee.dcap import collateral
@@ -260,6 +262,24 @@ def test_initdata_that_came_along_must_be_measured():
     assert failed(machine, other) == {"az-snp-vtpm.initdata.document"}
     assert failed(machine, other, Request(report_data=ASKED.report_data)) == {"az-snp-vtpm.initdata"}
     assert verify(machine, evidence, Request()).init_data == machine.collect(ASKED).primary["tpm_quote"]["pcrs"][8]
+
+
+@pytest.mark.parametrize(("kind", "base"), [("snp", "measurement"), ("snp", "id_key_digest"), ("tdx", "mrtd")])
+def test_pcrs_alone_are_no_reference(kind, base):
+    """Whoever starts a VM of his own on such a CPU chooses the TPM: PCRs count below a known paravisor alone."""
+    claims = verify(cvm(kind))
+    pcrs = {name: value for name, value in claims.measurement.items() if name.startswith("pcr")}
+    values = {"pcr7": pcrs["pcr7"]}
+    for wanted, ok in ((pcrs, False), (values, False), (values | {base: claims.measurement[base]}, True)):
+        stored = ReferenceValues(name="mine", tee=claims.tee, values=wanted)
+        findings = measurement(claims, [stored], pki.NOW)
+        assert all(f.ok for f in findings) == ok
+        signed = Reference(
+            name="mine", format="x", tee=claims.tee, registers={k: OneOf((v,)) for k, v in wanted.items()}
+        )
+        assert all(f.ok for f in references.compare(claims, [signed])) == ok
+        if not ok:
+            assert [f.rule for f in findings] == [f"measurement.{claims.rests_on[0]}"]
 
 
 def test_evidence_of_another_room_is_unusable():

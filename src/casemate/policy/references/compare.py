@@ -1,4 +1,7 @@
-"""Compare claims with reference values: every register of one reference must hold; absence is a refusal."""
+"""Compare claims with reference values: every register of one reference must hold; absence is a refusal.
+
+So is the absence of all registers that the claims rest on (`Claims.rests_on`).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def compare(claims: Claims, references: Sequence[Reference], now: datetime | Non
     return tuple(
         Finding(
             f"reference.{name}",
-            f"{nearest.registers[name]} ({_label(nearest)})",
+            f"{nearest.registers.get(name, 'a reference value for it')} ({_label(nearest)})",
             _shown(_found(claims, name)),
             "what was measured is not what the signer of the reference values vouches for",
         )
@@ -42,7 +45,7 @@ def artefact(digest: str, references: Sequence[Reference]) -> Finding:
     """Whether a signer vouches for the artefact (a container image) of this digest, `algorithm:hex`."""
     for reference in references:
         for name, allowed in reference.artefacts.items():
-            if any([_same(digest, value) for value in allowed.values]):
+            if _any_same(digest, allowed):
                 return Finding("reference.artefact", digest, f"{name} ({_label(reference)})", ok=True)
     names = sorted({name for r in references for name in r.artefacts})[:8]
     hint = "no signed statement names this digest: build it where its provenance is signed"
@@ -50,7 +53,9 @@ def artefact(digest: str, references: Sequence[Reference]) -> Finding:
 
 
 def _departures(claims: Claims, reference: Reference) -> list[str]:
-    return sorted(n for n, wanted in reference.registers.items() if not _holds(wanted, _found(claims, n)))
+    departing = [n for n, wanted in reference.registers.items() if not _holds(wanted, _found(claims, n))]
+    unknown = claims.rests_on[:1] if not set(claims.rests_on) & set(reference.registers) else ()
+    return sorted([*departing, *unknown])
 
 
 def _found(claims: Claims, register: str) -> str | int | None:
@@ -61,12 +66,13 @@ def _found(claims: Claims, register: str) -> str | int | None:
 def _holds(wanted: OneOf | AtLeast, found: str | int | None) -> bool:
     if isinstance(wanted, AtLeast):
         return isinstance(found, int) and found >= wanted.value
-    # A list, not a generator: each value is compared, so that time does not tell which one it was.
-    return found is not None and any([_same(str(found), value) for value in wanted.values])
+    return found is not None and _any_same(str(found), wanted)
 
 
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.lower().encode(), other.lower().encode())
+def _any_same(found: str, allowed: OneOf) -> bool:
+    """Whether one of the values is this, each compared, so that time does not tell which one it was."""
+    same = [hmac.compare_digest(found.lower().encode(), value.lower().encode()) for value in allowed.values]
+    return True in same
 
 
 def _shown(found: str | int | None) -> str:

@@ -46,8 +46,12 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     found.rules.check("hcl.vmpl", report.vmpl == 0, "VMPL 0, the paravisor's", f"VMPL {report.vmpl:#x}",
                       "this report was not asked for by the paravisor")  # fmt: skip
     hcl.judge(found, report.report_data, evidence, request)
-    values = _values(hcl.settle(found).values, report.measurement)
-    return hcl.compose(NAME, found, values, request)
+    claims = hcl.settle(found)
+    # The digest of the key that signed the paravisor's launch (ID block): the same over Microsoft's updates of it.
+    registers = claims.measurement | {"id_key_digest": report.id_key_digest.hex()}
+    values = _values(claims.values, report.measurement)
+    base = ("measurement", "id_key_digest")
+    return hcl.compose(NAME, found, request, values=values, registers=registers, rests_on=base)
 
 
 def hardware(report: Any, sent: Any) -> Evidence:

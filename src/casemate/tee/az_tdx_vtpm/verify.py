@@ -45,7 +45,8 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     found.rules.check("hcl.td_report", same, "the TD report of this quote", "the same" if same else "another",
                       "quote and HCL report are of different moments: ask for both again")  # fmt: skip
     hcl.judge(found, body.report_data, evidence, request)
-    return hcl.compose(NAME, found, hcl.settle(found).values, request)
+    claims = hcl.settle(found)
+    return hcl.compose(NAME, found, request, values=claims.values, registers=claims.measurement, rests_on=("mrtd",))
 
 
 def hardware(quote: bytes) -> Evidence:

@@ -82,8 +82,16 @@ def settle(found: Found) -> Claims:
     return found.hardware
 
 
-def compose(tee: str, found: Found, values: dict[str, Any], request: Request) -> Claims:
-    """Claims of both layers: the hardware's, with the PCRs beside its measurement; `values` are the hardware's."""
+def compose(
+    tee: str,
+    found: Found,
+    request: Request,
+    *,
+    values: dict[str, Any],
+    registers: dict[str, str],
+    rests_on: tuple[str, ...],
+) -> Claims:
+    """Claims of both layers: `registers` and `values` are the hardware's, with the PCRs beside them."""
     hardware = settle(found)
     attest = found.attest
     if attest is None:
@@ -94,7 +102,7 @@ def compose(tee: str, found: Found, values: dict[str, Any], request: Request) ->
         platform_class=hardware.platform_class,
         memory_encrypted=hardware.memory_encrypted,
         debug=hardware.debug,
-        measurement=hardware.measurement | {f"pcr{i}": value for i, value in enumerate(pcrs)},
+        measurement=registers | {f"pcr{i}": value for i, value in enumerate(pcrs)},
         report_data=attest.extra_data.hex(),
         init_data=pcrs[INITDATA_PCR],
         fresh=request.report_data is not None,
@@ -105,6 +113,7 @@ def compose(tee: str, found: Found, values: dict[str, Any], request: Request) ->
         tcb_status=hardware.tcb_status,
         valid_until=hardware.valid_until,
         privilege_level=hardware.privilege_level,
+        rests_on=rests_on,
     )
 
 
