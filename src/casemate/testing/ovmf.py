@@ -12,6 +12,7 @@ from uuid import UUID
 FOOTER = "96b582de-1fb2-45f7-baea-a366c55a082d"
 HASHES = "7255371f-3a3b-4b04-927b-1da6efa8d454"
 RESET = "00f771de-1a7e-4fcb-890e-68c77e2fb44e"
+TDX_METADATA = "e47a6535-984a-4798-865e-4685a7bf8ec2"
 METADATA = "dc886566-984a-4798-a75e-5585a7bf67cc"
 BACK = 1024
 # address, size, type: the kinds and the order that OVMF's AmdSev build has
@@ -23,6 +24,15 @@ SECTIONS = (
     (0x80F000, 0x1000, 4),
     (0x810000, 0x1000, 0x10),
     (0x811000, 0xF000, 1),
+)
+# data offset, raw size, address, memory size, type, attributes: as in OVMF's TDX builds since 2024
+TDX_SECTIONS = (
+    (0x4000, 0xC000, 0xFFFF4000, 0xC000, 0, 1),
+    (0, 0x4000, 0xFFFF0000, 0x4000, 1, 0),
+    (0, 0, 0x811000, 0xF000, 3, 0),
+    (0, 0, 0x80B000, 0x2000, 3, 0),
+    (0, 0, 0x809000, 0x2000, 2, 0),
+    (0, 0, 0x800000, 0x6000, 3, 0),
 )
 
 
@@ -67,3 +77,23 @@ def firmware(
     table = body + entry(FOOTER, b"", size=len(body) + 18 if table_size is None else table_size)
     data[len(data) - 32 - len(table) : len(data) - 32] = table
     return bytes(data)
+
+
+def tdx_metadata(
+    sections: Sequence[tuple[int, int, int, int, int, int]] = TDX_SECTIONS,
+    *,
+    signature: bytes = b"TDVF",
+    version: int = 1,
+    size: int | None = None,
+    count: int | None = None,
+) -> bytes:
+    """The `TDVF` block."""
+    length = 16 + 32 * len(sections) if size is None else size
+    head = signature + struct.pack("<III", length, version, len(sections) if count is None else count)
+    return head + b"".join(struct.pack("<IIQQII", *section) for section in sections)
+
+
+def tdx_firmware(block: bytes | None = None, *, offset: int = BACK) -> bytes:
+    """An image of 64 KiB that a TDX monitor can read; `block` replaces its metadata."""
+    where = entry(TDX_METADATA, struct.pack("<I", offset))
+    return firmware(block=tdx_metadata() if block is None else block, hashes=None, eip=None, more=[where])

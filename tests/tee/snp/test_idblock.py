@@ -138,7 +138,8 @@ def test_half_of_it_is_refused(parts):
     ("at", "value", "message"),
     [
         (0, 2, "algorithms"), (4, 2, "algorithms"), (8, 1, "reserved"), (64 + 48, 1, "384 bits"),
-        (64 + 144, 1, "reserved"), (576, 3, "curve"), (576 + 4 + 48, 1, "384 bits"), (4095, 1, "reserved"), (1604, 1, "reserved"),
+        (64 + 144, 1, "reserved"), (576, 3, "curve"), (576 + 4 + 48, 1, "384 bits"), (4095, 1, "reserved"),
+        (1604, 1, "reserved"),
     ],
 )  # fmt: skip
 def test_named_defects(at, value, message):

@@ -30,8 +30,12 @@ def machine(launch: Launch) -> Machine:
 
 
 def measure(launch: Launch) -> Measurement:
-    """Not possible from a `Launch`: an enclave is measured from its image file (`eif`)."""
-    raise Unusable("a Nitro enclave is not measured from a launch", hint="casemate measure --tee nitro IMAGE.eif")
+    """The registers of `launch.image`, which is all that an enclave is started from."""
+    if launch.firmware or launch.kernel or launch.vmm or launch.event_log or launch.guest_features is not None:
+        raise Unusable("an enclave is measured from its image file (EIF) alone", hint="give --image and nothing else")
+    if not launch.image:
+        raise Unusable("there is no enclave image to measure", hint="casemate measure --tee nitro --image IMAGE.eif")
+    return eif(launch.image)
 
 
 def request(nonce: bytes, hint: bytes) -> Request:

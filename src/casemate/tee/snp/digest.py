@@ -62,6 +62,18 @@ def vcpus(digest: bytes, areas: Iterable[bytes]) -> bytes:
     return digest
 
 
+def before_snp(firmware: bytes, table: bytes, areas: Iterable[bytes] = ()) -> bytes:
+    """The launch digest (32 bytes) of SEV, and with the vCPUs' areas of SEV-ES: SHA-256 over all that was encrypted.
+
+    Standard: SEV API (55766), LAUNCH_MEASURE. `table` is that of the kernel's hashes, empty without a kernel; the
+    areas have no SEV features. Such guests can't be verified here; the digest is for those who still launch them.
+    """
+    hasher = hashlib.sha256(firmware + table)
+    for area in areas:
+        hasher.update(area)
+    return hasher.digest()
+
+
 def _extend(digest: bytes, kind: int, address: int, content: bytes) -> bytes:
     """One page: PAGE_INFO is 0x70 bytes; IMI and VMPL permissions are zero at launch."""
     info = digest + content + struct.pack("<HBBIQ", 0x70, kind, 0, 0, address)

@@ -97,16 +97,21 @@ def hashes_page(launch: Launch, offset: int) -> bytes:
 
 def hashes_page_from(kernel: bytes, initrd: bytes, command_line: str, offset: int) -> bytes:
     """The same from the SHA-256 (32 bytes each) of kernel and initrd."""
+    table = hashes_table(kernel, initrd, command_line)
+    if offset + len(table) > ovmf.PAGE:
+        raise Unusable("the firmware's hashes table does not fit into its page")
+    return (bytes(offset) + table).ljust(ovmf.PAGE, b"\0")
+
+
+def hashes_table(kernel: bytes, initrd: bytes, command_line: str) -> bytes:
+    """QEMU's table of hashes, padded to 16 bytes, from the SHA-256 of kernel and initrd."""
     line = _sha256(command_line.encode() + b"\0")
     entries = b"".join(
         guid.bytes_le + struct.pack("<H", 50) + content
         for guid, content in ((_COMMAND_LINE, line), (_INITRD, initrd), (_KERNEL, kernel))
     )
     table = _TABLE.bytes_le + struct.pack("<H", 18 + len(entries)) + entries
-    padded = table + bytes(-len(table) % 16)
-    if offset + len(padded) > ovmf.PAGE:
-        raise Unusable("the firmware's hashes table does not fit into its page")
-    return (bytes(offset) + padded).ljust(ovmf.PAGE, b"\0")
+    return table + bytes(-len(table) % 16)
 
 
 def _hashes(launch: Launch, found: firmwares.Firmware) -> bytes:
