@@ -14,7 +14,6 @@ from typing import Any
 
 from casemate.errors import Malformed
 from casemate.policy.references import corim_profiles, rules
-from casemate.policy.references.trust import ReferenceTrust
 from casemate.schema.reference import AtLeast, OneOf, Reference
 from casemate.wire import cbor
 
@@ -59,7 +58,7 @@ class _Values:
         self.registers[register] = AtLeast(least)
 
 
-def read(data: bytes, context: Context, trust: ReferenceTrust, reading: rules.Reading) -> None:
+def read(data: bytes, context: Context, reading: rules.Reading) -> None:
     """Add the references of one CoMID tag and the rules about them."""
     item = cbor.loads(data, "CoMID", limit=LIMIT)
     triples = item.get(4) if isinstance(item, dict) else None
@@ -74,10 +73,10 @@ def read(data: bytes, context: Context, trust: ReferenceTrust, reading: rules.Re
     if context.known is not None:
         reading.extend(context.known.judge(triples))
     for triple in found:
-        reading.references.append(_triple(triple, context, trust, reading))
+        reading.references.append(_triple(triple, context, reading))
 
 
-def _triple(triple: Any, context: Context, trust: ReferenceTrust, reading: rules.Reading) -> Reference:
+def _triple(triple: Any, context: Context, reading: rules.Reading) -> Reference:
     if not isinstance(triple, list) or len(triple) != 2 or [type(part) for part in triple] != [dict, list]:
         raise Malformed("CoMID: a reference triple is an environment and measurements")
     environment, scope = _environment(triple[0])
@@ -88,7 +87,7 @@ def _triple(triple: Any, context: Context, trust: ReferenceTrust, reading: rules
         _measurement(measurement, values, context, reading)
     if len(values.registers) > rules.MAX_REGISTERS:
         raise Malformed(f"CoMID: at most {rules.MAX_REGISTERS} registers in a triple")
-    tee = context.known.tee if context.known else trust.scope.get("tee", "")
+    tee = context.known.tee if context.known else reading.trust.scope.get("tee", "")
     extra = {"profile": context.profile} if context.profile else {}
     extra |= {"entities": ", ".join(context.entities)} if context.entities else {}
     return Reference(

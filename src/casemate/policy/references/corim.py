@@ -14,7 +14,6 @@ from typing import Any
 from casemate.crypto import chain, cose, signatures
 from casemate.errors import Malformed
 from casemate.policy.references import comid, corim_profiles, rules
-from casemate.policy.references.trust import ReferenceTrust
 from casemate.wire import cbor
 
 CONTENT_TYPES = ("application/rim+cbor", "application/corim-unsigned+cbor")
@@ -39,32 +38,28 @@ class Window:
         return Window(max(begins, default=None), min(ends, default=None))
 
 
-def unsigned(data: bytes, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def unsigned(data: bytes, reading: rules.Reading) -> None:
     """A bare manifest."""
-    reading = rules.Reading()
-    reading.unsigned(trust)
-    _manifest(data, "", Window(), trust, now, reading)
-    return reading
+    reading.unsigned()
+    _manifest(data, "", Window(), reading)
 
 
-def signed(message: cose.Sign1, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def signed(message: cose.Sign1, reading: rules.Reading) -> None:
     """A manifest in a COSE_Sign1: by a named key, or by a chain to a named authority."""
-    reading = rules.Reading()
     metadata, stated = _metadata(message), _claims(message)
     if metadata is None and stated is None:
         raise Malformed("signed CoRIM: neither metadata nor CWT claims in the protected header")
-    signer = _signer(message, trust, now, reading)
+    signer = _signer(message, reading)
     reading.signer(signer)
     window = (metadata or Window()).within(stated or Window())
-    _manifest(message.payload, signer, window, trust, now, reading)
-    return reading
+    _manifest(message.payload, signer, window, reading)
 
 
-def _signer(message: cose.Sign1, trust: ReferenceTrust, now: datetime, reading: rules.Reading) -> str:
+def _signer(message: cose.Sign1, reading: rules.Reading) -> str:
     algorithm = signatures.COSE.get(message.algorithm or 0, "")
     covered = cose.signed_bytes(message.protected, message.payload)
-    candidates = rules.keys(trust, now)
-    roots = [der for der in trust.certificates if (item := chain.load(der)).ca is not None and item.ca.ca]
+    candidates = reading.candidates()
+    roots = [der for der in reading.trust.certificates if (item := chain.load(der)).ca is not None and item.ca.ca]
     given = message.headers.get(_X5CHAIN)
     if given is not None and roots:
         certificates = [given] if isinstance(given, bytes) else given
@@ -73,7 +68,7 @@ def _signer(message: cose.Sign1, trust: ReferenceTrust, now: datetime, reading: 
         if not all(isinstance(der, bytes) for der in certificates):
             raise Malformed("signed CoRIM: an x5chain that is no chain")
         leaf = chain.load(certificates[0], "signer's certificate")
-        path = chain.walk(certificates, roots, now, rule="reference.signer", leaf_usages=None)
+        path = chain.walk(certificates, roots, reading.now, rule="reference.signer", leaf_usages=None)
         if reading.extend(path.findings):
             candidates.append((leaf.key, signatures.load(leaf.key)))
     for spki, key in candidates:
@@ -107,9 +102,7 @@ def _claims(message: cose.Sign1) -> Window | None:
     return Window(begins, ends)
 
 
-def _manifest(
-    data: bytes, signer: str, window: Window, trust: ReferenceTrust, now: datetime, reading: rules.Reading
-) -> None:
+def _manifest(data: bytes, signer: str, window: Window, reading: rules.Reading) -> None:
     item = cbor.loads(data, "CoRIM", limit=LIMIT)
     if not isinstance(item, cbor.Tagged) or item.tag != TAG_CORIM or not isinstance(item.value, dict):
         raise Malformed("CoRIM: tag 501 around a map is wanted")
@@ -118,11 +111,11 @@ def _manifest(
     if not isinstance(tags, list) or not 1 <= len(tags) <= MAX_TAGS:
         raise Malformed(f"CoRIM: 1 to {MAX_TAGS} tags are wanted")
     window = window.within(_validity(found.get(_VALIDITY), "CoRIM"))
-    reading.times(trust, now, issued=None, begins=window.begins, expires=window.ends)
+    reading.times(issued=None, begins=window.begins, expires=window.ends)
     profile = _profile(found.get(_PROFILE))
     known = corim_profiles.KNOWN.get(profile)
     if profile:
-        accepted = known is not None or profile in trust.profiles
+        accepted = known is not None or profile in reading.trust.profiles
         hint = "a profile changes what values mean: name it if you know that it does not change these"
         wanted = "a profile whose rules are known here"
         reading.add("reference.profile", wanted, profile, hint, ok=accepted)
@@ -137,11 +130,11 @@ def _manifest(
         if not isinstance(tag, cbor.Tagged) or not isinstance(tag.value, bytes):
             raise Malformed("CoRIM: a tag that is no tagged byte string")
         if tag.tag == TAG_COMID:
-            comid.read(tag.value, made, trust, reading)
+            comid.read(tag.value, made, reading)
         elif tag.tag not in (TAG_COSWID, TAG_COTL):  # lists of software and of tags say nothing of measurements
             raise Malformed(f"CoRIM: tag {tag.tag} is not known")
     scope = {key: value for r in reading.references for key, value in r.scope.items()}
-    reading.scope(trust, scope)
+    reading.scope(scope)
 
 
 def _profile(value: Any) -> str:

@@ -65,7 +65,7 @@ def _platform(triples: dict[Any, Any]) -> _Faults:
     for environment, keys in _pairs(triples.get(3)):
         yield from _implementation(environment)
         instance = environment.get(1)
-        if not (_tagged(instance, _UEID) and len(instance.value) == 33 and instance.value[:1] == b"\x01"):
+        if len(_bytes(instance, _UEID)) != 33 or _bytes(instance, _UEID)[0] != 1:
             yield "instance", "a UEID of 33 bytes, of random type", _kind(instance)
         if len(keys) != 1 or not (isinstance(keys[0], cbor.Tagged) and keys[0].tag == _KEY_TEXT):
             yield "attestation-key", "one key in PEM", f"{len(keys)} keys"
@@ -74,7 +74,7 @@ def _platform(triples: dict[Any, Any]) -> _Faults:
 def _realm(triples: dict[Any, Any]) -> _Faults:
     for environment, measurements in _pairs(triples.get(0)):
         identity = _class_id(environment)
-        if not (_tagged(identity, _BYTES) and len(identity.value) in _DIGEST_SIZES):
+        if len(_bytes(identity, _BYTES)) not in _DIGEST_SIZES:
             yield "class", "the initial measurement as class id, of 32, 48 or 64 bytes", _kind(identity)
         keys = [_key(m) for m in measurements]
         if _REALM[0] not in keys:
@@ -83,7 +83,7 @@ def _realm(triples: dict[Any, Any]) -> _Faults:
             if key not in _REALM:
                 yield "key", ", ".join(_REALM), str(key)
             elif key == _REALM[-1]:
-                if not _tagged(_values(measurement).get(_RAW), _BYTES):
+                if not _bytes(_values(measurement).get(_RAW), _BYTES):
                     yield "rpv", "a raw value", "none"
             else:
                 yield from _digests(_values(measurement), most=1)
@@ -93,7 +93,7 @@ def _component(values: dict[Any, Any]) -> _Faults:
     yield from _digests(values, most=16)
     keys = values.get(_CRYPTOKEYS)
     signer = keys[0] if isinstance(keys, list) and len(keys) == 1 else None
-    if not (_tagged(signer, _BYTES) and len(signer.value) in _DIGEST_SIZES):
+    if len(_bytes(signer, _BYTES)) not in _DIGEST_SIZES:
         yield "signer-id", "one signer id of 32, 48 or 64 bytes", _kind(signer)
     version = values.get(_VERSION)
     if isinstance(version, dict) and 1 in version:
@@ -113,7 +113,7 @@ def _digests(values: dict[Any, Any], *, most: int) -> _Faults:
 
 def _implementation(environment: dict[Any, Any]) -> _Faults:
     identity = _class_id(environment)
-    if not (_tagged(identity, _BYTES) and len(identity.value) == 32):
+    if len(_bytes(identity, _BYTES)) != 32:
         yield "implementation-id", "an implementation id of 32 bytes", _kind(identity)
 
 
@@ -144,8 +144,10 @@ def _values(measurement: Any) -> dict[Any, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tagged(value: Any, tag: int) -> bool:
-    return isinstance(value, cbor.Tagged) and value.tag == tag and isinstance(value.value, bytes)
+def _bytes(value: Any, tag: int) -> bytes:
+    """The byte string behind a tag; empty for anything else."""
+    right = isinstance(value, cbor.Tagged) and value.tag == tag and isinstance(value.value, bytes)
+    return value.value if right else b""
 
 
 def _kind(value: Any) -> str:

@@ -24,7 +24,7 @@ _COSE, _CORIM = b"\xd2", b"\xd9\x01\xf5"
 _JWS = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\s*")
 _UNKNOWN = "reference values: neither CoRIM, DSSE, sigstore bundle, UVM endorsement nor casemate/reference-values/v1"
 
-_Reader = Callable[[ReferenceTrust, datetime], Reading]
+_Reader = Callable[[Reading], None]
 
 
 def read(data: bytes, trust: ReferenceTrust, now: datetime) -> tuple[Reference, ...]:
@@ -36,7 +36,8 @@ def read(data: bytes, trust: ReferenceTrust, now: datetime) -> tuple[Reference, 
         raise Unusable("reference values: `now` must have a time zone")
     if len(data) > LIMIT:
         raise Malformed(f"reference values: {len(data)} bytes, at most {LIMIT} allowed")
-    reading = _recognise(data)(trust, now)
+    reading = Reading(trust, now)
+    _recognise(data)(reading)
     if any(not finding.ok for finding in reading.findings):
         raise Refused(reading.findings)
     if not 1 <= len(reading.references) <= MAX_REFERENCES:
@@ -49,13 +50,13 @@ def _recognise(data: bytes) -> _Reader:
     from casemate.policy.references import corim, signed
 
     if data.startswith(_CORIM):
-        return lambda trust, now: corim.unsigned(data, trust, now)
+        return lambda reading: corim.unsigned(data, reading)
     if data.startswith(_COSE):
         return _cose(data)
     if data.lstrip()[:1] == b"{":
         return _json(data)
     if _JWS.fullmatch(data):
-        return lambda trust, now: signed.jws(data, trust, now)
+        return lambda reading: signed.jws(data, reading)
     if _BASE64.fullmatch(data):  # as Azure hands out its endorsements
         try:
             inner = base64.b64decode(b"".join(data.split()), validate=True)
@@ -72,9 +73,9 @@ def _cose(data: bytes) -> _Reader:
 
     message = cose.parse(data, "reference values", limit=LIMIT)
     if message.headers.get(3) in corim.CONTENT_TYPES:
-        return lambda trust, now: corim.signed(message, trust, now)
+        return lambda reading: corim.signed(message, reading)
     if uvm.is_endorsement(message):
-        return lambda trust, now: uvm.read(message, trust, now)
+        return lambda reading: uvm.read(message, reading)
     raise Malformed("reference values: a COSE_Sign1 that is neither a CoRIM nor a UVM endorsement")
 
 
@@ -83,16 +84,16 @@ def _json(data: bytes) -> _Reader:
 
     document: dict[str, Any] = jcs.parse_object(data, "reference values", limit=LIMIT)
     if str(document.get("mediaType", "")).startswith(sigstore.MEDIA_TYPE):
-        return lambda trust, now: sigstore.read(data, trust, now)
+        return lambda reading: sigstore.read(data, reading)
     if "payloadType" in document:
         envelope = dsse.parse(document)
         if envelope.payload_type == intoto.PAYLOAD_TYPE:
-            return lambda trust, now: intoto.read(envelope, trust, now)
+            return lambda reading: intoto.read(envelope, reading)
         if envelope.payload_type == signed.PAYLOAD_TYPE:
-            return lambda trust, now: signed.envelope(envelope, trust, now)
+            return lambda reading: signed.envelope(envelope, reading)
         raise Malformed("reference values: a DSSE envelope of another payload type")
     if document.get("type") == signed.TYPE:
-        return lambda trust, now: signed.unsigned(document, trust, now)
+        return lambda reading: signed.unsigned(document, reading)
     if document.get("_type") in intoto.STATEMENTS:
-        return lambda trust, now: intoto.unsigned(document, trust, now)
+        return lambda reading: intoto.unsigned(document, reading)
     raise Malformed(_UNKNOWN)

@@ -6,13 +6,11 @@ Key ids are hints that nobody signed: they choose nothing here, each signature i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from casemate.crypto import signatures
 from casemate.errors import Malformed
 from casemate.policy.references import rules
-from casemate.policy.references.trust import ReferenceTrust
 from casemate.wire.encoding import b64, unb64
 
 MAX_SIGNATURES = 16
@@ -74,14 +72,14 @@ def decode(text: str, name: str) -> bytes:
     return data
 
 
-def verify(envelope: Envelope, trust: ReferenceTrust, now: datetime, reading: rules.Reading) -> tuple[bytes, ...]:
+def verify(envelope: Envelope, reading: rules.Reading) -> tuple[bytes, ...]:
     """Note the rule of the signature; the SPKI of each named key that signed, each key once."""
     signers: list[bytes] = []
-    for spki, key in rules.keys(trust, now):
+    for spki, key in reading.candidates():
         if spki not in signers and any(
             signatures.verify_dsse(key, sig, envelope.message) for _, sig in envelope.signatures
         ):
             signers.append(spki)
     name = ", ".join(rules.key_id(spki) for spki in signers)
-    reading.signer(name, threshold=max(1, trust.threshold), count=len(signers))
+    reading.signer(name, threshold=max(1, reading.trust.threshold), count=len(signers))
     return tuple(signers)

@@ -12,8 +12,8 @@ from typing import Any
 
 from casemate.errors import Malformed
 from casemate.policy.references import dsse, rules
-from casemate.policy.references.trust import SLSA_V1, SLSA_V02, ReferenceTrust
-from casemate.schema.reference import OneOf, Reference
+from casemate.policy.references.trust import SLSA_V02, SLSA_V1, ReferenceTrust
+from casemate.schema.reference import AtLeast, OneOf, Reference
 from casemate.wire import jcs
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -24,31 +24,28 @@ _REGISTER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _LOWER_HEX = re.compile(r"[0-9a-f]+")
 
 
-def read(envelope: dsse.Envelope, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def read(envelope: dsse.Envelope, reading: rules.Reading) -> None:
     """A statement in a DSSE envelope."""
-    reading = rules.Reading()
-    signers = dsse.verify(envelope, trust, now, reading)
+    signers = dsse.verify(envelope, reading)
     name = ", ".join(rules.key_id(spki) for spki in signers)
-    statement(jcs.parse_object(envelope.payload, "in-toto statement"), name, trust, now, reading)
-    return reading
+    statement(jcs.parse_object(envelope.payload, "in-toto statement"), name, reading)
 
 
-def unsigned(document: dict[str, Any], trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def unsigned(document: dict[str, Any], reading: rules.Reading) -> None:
     """A bare statement."""
-    reading = rules.Reading()
-    reading.unsigned(trust)
-    statement(document, "", trust, now, reading)
-    return reading
+    reading.unsigned()
+    statement(document, "", reading)
 
 
 def statement(
-    document: dict[str, Any], signer: str, trust: ReferenceTrust, now: datetime, reading: rules.Reading,
+    document: dict[str, Any], signer: str, reading: rules.Reading,
     *, logged: datetime | None = None,
 ) -> None:  # fmt: skip
     """The references of a statement, and the rules about its predicate, builder, time and scope.
 
     `logged` is when a log saw it, for predicates that name no time themselves.
     """
+    trust = reading.trust
     if document.get("_type") not in STATEMENTS:
         raise Malformed("in-toto statement: neither v1 nor v0.1")
     kind, predicate = document.get("predicateType"), document.get("predicate", {})
@@ -63,11 +60,11 @@ def statement(
         wanted = " or ".join(sorted(trust.builders))
         reading.add("reference.builder", wanted, builder or "none", hint, ok=builder in trust.builders)
     issued = _finished(kind, predicate) or logged
-    reading.times(trust, now, issued=issued, expires=None)
+    reading.times(issued=issued, expires=None)
     environment = {"predicate": kind[:256]} | ({"builder": builder[:256]} if builder else {})
     registers, artefacts = _subjects(document.get("subject"), trust)
     for tee, values in registers.items():
-        reading.tee(trust, tee)
+        reading.tee(tee)
         reading.references.append(
             Reference(name=f"{tee or 'measurement'} by {builder or 'its signer'}"[:128], format="in-toto", tee=tee,
                       registers=values, signer=signer, issued=issued, environment=environment,
@@ -83,11 +80,11 @@ def statement(
 
 def _subjects(
     subjects: Any, trust: ReferenceTrust
-) -> tuple[dict[str, dict[str, OneOf]], dict[str, OneOf]]:  # fmt: skip
+) -> tuple[dict[str, dict[str, OneOf | AtLeast]], dict[str, OneOf]]:  # fmt: skip
     """(TEE to its registers, artefact's name to its digests)."""
     if not isinstance(subjects, list) or not 1 <= len(subjects) <= rules.MAX_REGISTERS:
         raise Malformed(f"in-toto statement: 1 to {rules.MAX_REGISTERS} subjects are wanted")
-    registers: dict[str, dict[str, OneOf]] = {}
+    registers: dict[str, dict[str, OneOf | AtLeast]] = {}
     artefacts: dict[str, OneOf] = {}
     for position, subject in enumerate(subjects):
         name, digests = _subject(subject, position)

@@ -19,8 +19,13 @@ _NAME_KEY = "name the signer's key, certificate, did or identity if you believe 
 
 @dataclass
 class Reading:
-    """What a format's reader found: references, and the outcome of each rule. Nothing is believed while one failed."""
+    """One reading: whom the relying party believes, when; the references found, and the outcome of each rule.
 
+    Nothing is believed while a rule failed.
+    """
+
+    trust: ReferenceTrust
+    now: datetime
     references: list[Reference] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -35,11 +40,11 @@ class Reading:
         self.findings += added
         return all(f.ok for f in added)
 
-    def unsigned(self, trust: ReferenceTrust) -> None:
+    def unsigned(self) -> None:
         """The rule for a document that nobody signed."""
         hint = "have it signed (casemate reference make), or allow unsigned values by name if you made them yourself"
-        found = "unsigned (allowed by name)" if trust.allow_unsigned else "unsigned"
-        self.add("reference.signature", "a signed document", found, hint, ok=trust.allow_unsigned)
+        found = "unsigned (allowed by name)" if self.trust.allow_unsigned else "unsigned"
+        self.add("reference.signature", "a signed document", found, hint, ok=self.trust.allow_unsigned)
 
     def signer(self, name: str, *, threshold: int = 1, count: int = 1) -> None:
         """The rule for a document whose signature was tried with all that the relying party named."""
@@ -48,11 +53,9 @@ class Reading:
         found = name or "signed by nobody who is named"
         self.add("reference.signature", wanted, f"{count}: {found}" if threshold > 1 else found, _NAME_KEY, ok=ok)
 
-    def times(
-        self, trust: ReferenceTrust, now: datetime, *, issued: datetime | None, expires: datetime | None,
-        begins: datetime | None = None,
-    ) -> None:  # fmt: skip
+    def times(self, *, issued: datetime | None, expires: datetime | None, begins: datetime | None = None) -> None:
         """Not from the future, not expired, not older than the relying party allows."""
+        now, trust = self.now, self.trust
         at = f"{now:%Y-%m-%dT%H:%M:%SZ}"
         if issued is not None or begins is not None:
             late = max(moment for moment in (issued, begins) if moment is not None)
@@ -65,13 +68,13 @@ class Reading:
             ok = issued is not None and now - issued <= trust.max_age
             self.add("reference.age", f"at most {trust.max_age} old", f"issued {_shown(issued)}", hint, ok=ok)
 
-    def scope(self, trust: ReferenceTrust, scope: Mapping[str, str]) -> None:
+    def scope(self, scope: Mapping[str, str]) -> None:
         """Each limit of the document is what the relying party wants the values for.
 
         The TEE alone need not be named beforehand: `compare` looks at it in any case.
         """
         for name, value in sorted(scope.items()):
-            wanted = trust.scope.get(name)
+            wanted = self.trust.scope.get(name)
             if wanted is None and name == "tee":
                 continue
             ok = wanted == value
@@ -80,9 +83,23 @@ class Reading:
         if not scope:
             self.add("reference.scope", "what the values are for", "not limited", ok=True)
 
-    def tee(self, trust: ReferenceTrust, tee: str) -> None:
+    def tee(self, tee: str) -> None:
         """The TEE of a format that has no scope of its own."""
-        self.scope(trust, {"tee": tee} if tee else {})
+        self.scope({"tee": tee} if tee else {})
+
+    def candidates(self) -> list[tuple[bytes, signatures.PublicKey]]:
+        """(SPKI, key) of the named keys, and of named signers' certificates that are valid now."""
+        from casemate.crypto import chain
+
+        found = [(der, signatures.load(der)) for der in self.trust.keys]
+        for der in self.trust.certificates:
+            item = chain.load(der)
+            if item.ca is not None and item.ca.ca:
+                continue
+            usable = item.usage is None or item.usage.digital_signature
+            if usable and item.cert.not_valid_before_utc <= self.now <= item.cert.not_valid_after_utc:
+                found.append((item.key, signatures.load(item.key)))
+        return found
 
 
 def time(moment: datetime | None) -> datetime | None:
@@ -117,21 +134,6 @@ def key_id(spki: bytes) -> str:
     from casemate.crypto import pins
 
     return pins.digest(spki)
-
-
-def keys(trust: ReferenceTrust, now: datetime) -> list[tuple[bytes, signatures.PublicKey]]:
-    """(SPKI, key) of the named keys and of named signers' certificates that are valid at `now`."""
-    from casemate.crypto import chain
-
-    found = [(der, signatures.load(der)) for der in trust.keys]
-    for der in trust.certificates:
-        item = chain.load(der)
-        if item.ca is not None and item.ca.ca:
-            continue
-        usage_ok = item.usage is None or item.usage.digital_signature
-        if usage_ok and item.cert.not_valid_before_utc <= now <= item.cert.not_valid_after_utc:
-            found.append((item.key, signatures.load(item.key)))
-    return found
 
 
 def _shown(moment: datetime | None) -> str:

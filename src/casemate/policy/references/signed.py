@@ -27,16 +27,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _LOWER_HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
 
-def envelope(found: dsse.Envelope, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def envelope(found: dsse.Envelope, reading: rules.Reading) -> None:
     """The document in a DSSE envelope."""
-    reading = rules.Reading()
-    signers = dsse.verify(found, trust, now, reading)
+    signers = dsse.verify(found, reading)
     names = [rules.key_id(spki) for spki in signers]
-    document(jcs.parse_object(found.payload, "reference values"), names, trust, now, reading)
-    return reading
+    document(jcs.parse_object(found.payload, "reference values"), names, reading)
 
 
-def jws(data: bytes, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def jws(data: bytes, reading: rules.Reading) -> None:
     """The document in a compact JWS."""
     head, body, signature = (part.decode("ascii") for part in data.strip().split(b"."))
     header = jcs.parse_object(_one_form(head, "JWS header"), "JWS header", limit=4096)
@@ -44,28 +42,20 @@ def jws(data: bytes, trust: ReferenceTrust, now: datetime) -> rules.Reading:
         raise Malformed(f"JWS: typ {JWS_TYPE} without critical members is wanted")
     algorithm = str(header.get("alg"))
     message, raw = f"{head}.{body}".encode("ascii"), _one_form(signature, "JWS signature")
-    reading = rules.Reading()
     names = [
-        rules.key_id(spki)
-        for spki, key in rules.keys(trust, now)
-        if signatures.verify_jose(key, algorithm, raw, message)
+        rules.key_id(spki) for spki, key in reading.candidates() if signatures.verify_jose(key, algorithm, raw, message)
     ][:1]
-    reading.signer("".join(names), threshold=max(1, trust.threshold), count=len(names))
-    document(jcs.parse_object(_one_form(body, "JWS payload"), "reference values"), names, trust, now, reading)
-    return reading
+    reading.signer("".join(names), threshold=max(1, reading.trust.threshold), count=len(names))
+    document(jcs.parse_object(_one_form(body, "JWS payload"), "reference values"), names, reading)
 
 
-def unsigned(found: dict[str, Any], trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def unsigned(found: dict[str, Any], reading: rules.Reading) -> None:
     """The bare document."""
-    reading = rules.Reading()
-    reading.unsigned(trust)
-    document(found, [], trust, now, reading)
-    return reading
+    reading.unsigned()
+    document(found, [], reading)
 
 
-def document(
-    found: dict[str, Any], signers: list[str], trust: ReferenceTrust, now: datetime, reading: rules.Reading
-) -> None:
+def document(found: dict[str, Any], signers: list[str], reading: rules.Reading) -> None:
     """The reference of a document, and its rules."""
     if found.get("type") != TYPE or set(found) != _REQUIRED:
         raise Malformed(f"reference values: {TYPE} has the members " + ", ".join(sorted(_REQUIRED)))
@@ -83,8 +73,8 @@ def document(
     if signers:
         hint = "the document says that another key signs it"
         reading.add("reference.signer", signer, ", ".join(signers), hint, ok=signer in signers)
-    reading.times(trust, now, issued=issued, expires=expires)
-    reading.scope(trust, scope)
+    reading.times(issued=issued, expires=expires)
+    reading.scope(scope)
     reading.references.append(
         Reference(name=name, format=TYPE, tee=tee, registers=_values(found["values"]), scope=dict(scope),
                   signer=", ".join(signers), issued=issued, expires=expires)
@@ -99,7 +89,7 @@ def compose(
         "type": TYPE, "name": name, "signer": signer, "scope": scope, "values": values,
         "issued": f"{rules.time(issued):%Y-%m-%dT%H:%M:%SZ}", "expires": f"{rules.time(expires):%Y-%m-%dT%H:%M:%SZ}",
     }  # fmt: skip
-    document(made, [], ReferenceTrust(), issued, rules.Reading())
+    document(made, [], rules.Reading(ReferenceTrust(), issued))
     return jcs.canonical(made)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from casemate.errors import Malformed, Unusable
 from casemate.policy.references import dsse, intoto, rules, signed
-from casemate.policy.references.trust import ReferenceTrust
 from casemate.wire import jcs
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ MAX_DEPTH = 12
 _ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError, OverflowError)
 
 
-def read(data: bytes, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def read(data: bytes, reading: rules.Reading) -> None:
     """The references of a bundle, and its rules."""
     document = jcs.parse(data, "sigstore bundle", limit=LIMIT, depth=MAX_DEPTH)
     if "dsseEnvelope" not in document:
@@ -33,34 +32,31 @@ def read(data: bytes, trust: ReferenceTrust, now: datetime) -> rules.Reading:
     envelope = dsse.parse(document["dsseEnvelope"]) if isinstance(document["dsseEnvelope"], dict) else None
     if envelope is None or envelope.payload_type not in (intoto.PAYLOAD_TYPE, signed.PAYLOAD_TYPE):
         raise Malformed("sigstore bundle: an envelope of another payload type")
-    reading = rules.Reading()
-    named = bool(trust.identities and trust.trusted_root)
+    named = bool(reading.trust.identities and reading.trust.trusted_root)
     hint = "name identity and issuer, and give a trusted_root.json (--reference-key for both)"
     wanted = "a named identity with its issuer, and a trusted root"
     reading.add("reference.signer.identity", wanted, "named" if named else "not named", hint, ok=named)
     bundle = _bundle(data)
     logged = _logged(bundle)
-    signer = _signer(bundle, envelope, trust, reading) if named else ""
-    reading.times(trust, now, issued=logged, expires=None)
+    signer = _signer(bundle, envelope, reading) if named else ""
+    reading.times(issued=logged, expires=None)
     statement = jcs.parse_object(envelope.payload, "in-toto statement")
     if envelope.payload_type == signed.PAYLOAD_TYPE:
-        signed.document(statement, [signer] if signer else [], trust, now, reading)
+        signed.document(statement, [signer] if signer else [], reading)
     else:
-        intoto.statement(statement, signer, trust, now, reading, logged=logged)
-    return reading
+        intoto.statement(statement, signer, reading, logged=logged)
 
 
-def _signer(bundle: Bundle, envelope: dsse.Envelope, trust: ReferenceTrust, reading: rules.Reading) -> str:
+def _signer(bundle: Bundle, envelope: dsse.Envelope, reading: rules.Reading) -> str:
     """`identity, by issuer` of the named identity that signed; "" and a failed rule when none did."""
-    from sigstore.errors import Error
     from sigstore.verify.policy import Identity
 
-    verifier, reasons = _verifier(trust.trusted_root), []
-    for named in trust.identities:
+    verifier, reasons = _verifier(reading.trust.trusted_root), []
+    for named in reading.trust.identities:
         try:
             policy = Identity(identity=named.identity, issuer=named.issuer)
             kind, payload = verifier.verify_dsse(bundle, policy)
-        except (Error, *_library_errors()) as error:
+        except _errors() as error:
             reasons.append(str(error).splitlines()[0][:160] if str(error) else type(error).__name__)
             continue
         if kind == envelope.payload_type and payload == envelope.payload:
@@ -74,32 +70,30 @@ def _signer(bundle: Bundle, envelope: dsse.Envelope, trust: ReferenceTrust, read
 
 
 def _verifier(trusted_root: bytes) -> Verifier:
-    from sigstore.errors import Error
     from sigstore.models import TrustedRoot
     from sigstore.verify import Verifier as Made
     from sigstore_models.trustroot.v1 import TrustedRoot as Inner
 
     try:
         return Made(trusted_root=TrustedRoot(Inner.from_json(trusted_root)))
-    except (Error, *_library_errors()) as error:
+    except _errors() as error:
         raise Malformed(f"sigstore trusted root: {type(error).__name__}") from error
 
 
 def _bundle(data: bytes) -> Bundle:
     try:
-        from sigstore.errors import Error
         from sigstore.models import Bundle as Made
     except ImportError as error:
         raise Unusable("sigstore bundles need an extra", hint="pip install 'casemate[sigstore]'") from error
     try:
         return Made.from_json(data)
-    except (Error, *_library_errors()) as error:
+    except _errors() as error:
         raise Malformed(f"sigstore bundle: {type(error).__name__}") from error
 
 
 def _logged(bundle: Bundle) -> datetime | None:
     """The log's time of the entry, believed only once the bundle has verified; None for logs that state none."""
-    inner: Any = bundle.log_entry._inner  # noqa: SLF001 - the library has no public name for it
+    inner: Any = bundle.log_entry._inner  # the library has no public name for it
     seconds = inner.integrated_time
     try:
         return datetime.fromtimestamp(int(seconds), UTC) if seconds else None
@@ -107,12 +101,14 @@ def _logged(bundle: Bundle) -> datetime | None:
         raise Malformed("sigstore bundle: the log's time is none") from error
 
 
-def _library_errors() -> tuple[type[Exception], ...]:
-    """What the library and those below it raise on hostile input, beside their own tree."""
+def _errors() -> tuple[type[Exception], ...]:
+    """What the library and those below it raise on hostile input."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from sigstore.errors import Error
 
     return (
+        Error,
         *_ERRORS,
         InvalidSignature,
         UnsupportedAlgorithm,

@@ -44,7 +44,8 @@ class ReferenceTrust:
     signed a DSSE envelope. `scope` is what the values are wanted for (`tee`, `app`, `tenant`, ...): a document that is
     limited to something else, or to something that is not named here, is refused. `subjects` maps names of in-toto
     subjects to registers. `builders` limits SLSA provenance where it is given.
-    `profiles` are CoRIM profiles that are accepted beside those whose rules are known here. `max_age` bounds the age of documents.
+    `profiles` are CoRIM profiles that are accepted beside those whose rules are known here. `max_age` bounds the age of
+    documents.
     `believe_signing_time` judges certificates at the time that the signer states instead of at `now`: for documents
     that outlive their certificates, at the price that whoever later gets the key can date a document back.
     """

@@ -17,7 +17,7 @@ from typing import Any
 from casemate.crypto import cose, signatures
 from casemate.errors import Malformed
 from casemate.policy.references import didx509, rules
-from casemate.policy.references.trust import Did, ReferenceTrust
+from casemate.policy.references.trust import Did
 from casemate.schema.reference import OneOf, Reference
 from casemate.wire import cbor, jcs
 
@@ -33,33 +33,31 @@ def is_endorsement(message: cose.Sign1) -> bool:
     return all(_named(message))
 
 
-def read(message: cose.Sign1, trust: ReferenceTrust, now: datetime) -> rules.Reading:
+def read(message: cose.Sign1, reading: rules.Reading) -> None:
     """The reference of an endorsement, and its rules."""
     issuer, feed = _named(message)
     if message.headers.get(CONTENT_TYPE) != "application/json":
         raise Malformed("UVM endorsement: application/json is wanted")
     signed_at = _signing_time(message)
     measurement, svn = _payload(message.payload)
-    reading = rules.Reading()
-    named = [d for d in trust.dids if d.did == issuer]
+    named = [d for d in reading.trust.dids if d.did == issuer]
     hint = "name this issuer with its feed if you believe it (--reference-key)"
-    wanted = " or ".join(d.did for d in trust.dids) or "none is named"
+    wanted = " or ".join(d.did for d in reading.trust.dids) or "none is named"
     reading.add("reference.signer.did", wanted, issuer, hint, ok=bool(named))
     _limits(reading, [d for d in named if d.feed == feed], named, feed, svn)
-    key = _chain(message, issuer, signed_at, trust, now, reading)
+    key = _chain(message, issuer, signed_at, reading)
     algorithm = signatures.COSE.get(message.algorithm or 0, "")
     ok = signatures.verify_jose(
         signatures.load(key), algorithm, message.signature, cose.signed_bytes(message.protected, message.payload)
     )
     reading.signer(issuer if ok else "")
-    reading.times(trust, now, issued=signed_at, expires=None)
-    reading.tee(trust, TEE)
+    reading.times(issued=signed_at, expires=None)
+    reading.tee(TEE)
     reading.references.append(
         Reference(name=f"{feed} {svn}"[:128], format="uvm", tee=TEE, registers={"measurement": OneOf((measurement,))},
                   signer=issuer, issued=signed_at, scope={"tee": TEE},
                   environment={"feed": feed[:256], "svn": str(svn)})
     )  # fmt: skip
-    return reading
 
 
 def _limits(reading: rules.Reading, fed: list[Did], named: list[Did], feed: str, svn: int) -> None:
@@ -70,17 +68,14 @@ def _limits(reading: rules.Reading, fed: list[Did], named: list[Did], feed: str,
     reading.add("reference.svn", f"at least {least}", str(svn), hint, ok=svn >= least)
 
 
-def _chain(
-    message: cose.Sign1, issuer: str, signed_at: datetime | None, trust: ReferenceTrust, now: datetime,
-    reading: rules.Reading,
-) -> bytes:  # fmt: skip
+def _chain(message: cose.Sign1, issuer: str, signed_at: datetime | None, reading: rules.Reading) -> bytes:
     """The signer's key, with the rules of its chain judged at the right time."""
-    moment = now
-    if trust.believe_signing_time:
+    moment = reading.now
+    if reading.trust.believe_signing_time:
         hint = "without a signing time the certificates are judged at the present time"
         ok = signed_at is not None
         reading.add("reference.signing-time", "a signing time", "stated" if ok else "none", hint, ok=ok)
-        moment = signed_at or now
+        moment = signed_at or moment
     key, findings = didx509.resolve(issuer, certificates(message), moment)
     reading.extend(findings)
     return key
