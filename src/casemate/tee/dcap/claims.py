@@ -17,8 +17,8 @@ _SGX_TYPES = {0: "Standard", 1: "Scalable", 2: "ScalableWithIntegrity"}
 
 def values(platform: Platform, endorsements: Endorsements) -> dict[str, Any]:
     """The shared members. Dates are RFC 3339; a flag that the certificate does not state is absent."""
-    level, key, info = platform.level, platform.pck, platform.info
-    if level is None or key is None or info is None or platform.root is None:
+    level, key, info, identity = platform.level, platform.pck, platform.info, platform.identity
+    if level is None or key is None or info is None or identity is None or platform.root is None:
         return {}
     found: dict[str, Any] = {
         "tcb_status": platform.status,
@@ -30,7 +30,8 @@ def values(platform: Platform, endorsements: Endorsements) -> dict[str, Any]:
         "earliest_expiration_date": platform.valid_until.isoformat() if platform.valid_until else None,
         "pck_crl_num": _crl_number(endorsements.collateral["pck_crl"]),
         "root_ca_crl_num": _crl_number(endorsements.collateral["root_ca_crl"]),
-        "tcb_eval_num": info.tcb_evaluation_data_number,
+        # The older of the two, as Intel's own verifier says it: a newer identity doesn't make an old TCB info newer.
+        "tcb_eval_num": min(info.tcb_evaluation_data_number, identity.tcb_evaluation_data_number),
         "platform_provider_id": key.ppid.hex(),
         "sgx_type": _SGX_TYPES.get(key.sgx_type, str(key.sgx_type)),
         # Intel hashes the point alone: 04 | X | Y.

@@ -19,7 +19,7 @@ from casemate.errors import Malformed
 from casemate.wire.cursor import Cursor
 
 MAX_QUOTE = 64 << 10
-KEY_P256 = 2
+KEY_P256, KEY_P384 = 2, 3  # of the second the standard says no more than its number: it can't be read
 SGX, TDX = 0x00000000, 0x00000081
 BODY_SGX, BODY_TD10, BODY_TD15 = 1, 2, 3
 BODY_SIZES = {BODY_SGX: 384, BODY_TD10: 584, BODY_TD15: 648}
@@ -169,6 +169,8 @@ def _header(read: Cursor) -> Header:
     )  # fmt: skip
     if found.version not in (3, 4, 5):
         raise Malformed(f"quote: version {found.version}, 3 to 5 are known")
+    if found.key_type == KEY_P384:
+        raise Malformed("quote: an attestation key on P-384 (type 3), whose quotes have no defined layout")
     if found.key_type != KEY_P256:
         raise Malformed(f"quote: attestation key of type {found.key_type}, ECDSA P-256 ({KEY_P256}) wanted")
     return found
