@@ -17,6 +17,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from casemate import __version__
 from casemate.broker import sessions
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
@@ -56,7 +57,7 @@ class Signer:
             "iat": int(now.timestamp()),
             "exp": int(session.expires),
             "cnf": {"jwk": session.tee_pubkey},
-            "ear.verifier-id": ear.VERIFIER,
+            "ear.verifier-id": ear.verifier(__version__),
             "submods": {"cpu0": {**status, "ear.veraison.annotated-evidence": evidence}},
             "casemate": {
                 "tee": session.tee,

@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("casemate.cli.status:status", "Show whether the local broker and registry answer."),
     "stop": ("casemate.cli.stop:stop", "Stop a workload, gracefully and then firmly."),
     "up": ("casemate.cli.up:up", "Start a local broker and registry for development."),
-    "verify": ("casemate.cli.verify:verify", "Check what a running service is, and who vouches for it."),
+    "verify": ("casemate.cli.verify:verify", "Verify evidence in files, or a running service."),
 }
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -91,15 +91,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def findings(items: Iterable[Finding], *, err: bool = False, passed: bool = True) -> None:
     """Each rule on its own lines: ✓ rule, or ✗ rule with expected, found and what to do."""
+    good, bad = _marks(sys.stderr if err else sys.stdout)
     for item in items:
         if item.ok:
             if passed:
-                click.echo(f"  ✓ {clean(item.rule)}: {clean(item.found)}", err=err)
+                click.echo(f"  {good} {clean(item.rule)}: {clean(item.found)}", err=err)
             continue
-        click.echo(f"  ✗ {clean(item.rule)}", err=err)
+        click.echo(f"  {bad} {clean(item.rule)}", err=err)
         for label, value in (("expected", item.expected), ("found", item.found), ("what to do", item.hint)):
             if value:
                 click.echo(f"      {label + ':':<11} {clean(value)}", err=err)
+
+
+def _marks(stream: TextIO) -> tuple[str, str]:
+    """The marks of a passed and of a failed rule; letters where the stream cannot show them."""
+    try:
+        "✓✗".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "ok", "NO"
+    return "✓", "✗"
 
 
 def note(text: str) -> None:

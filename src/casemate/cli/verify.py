@@ -1,73 +1,41 @@
-"""`casemate verify`: check a running service as a stranger would."""
+"""`casemate verify`: judge evidence that lies in files, or check a running service as a stranger would."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from casemate.cli import output
-
-if TYPE_CHECKING:
-    from casemate.verifier.service import Verdict
+from casemate.cli import output, verify_files, verify_service
 
 
 @click.command()
-@click.option("--service", required=True, metavar="HOST:PORT", help="The running service's TLS endpoint.")
-@click.option("--app", "app_id", required=True, metavar="ID", help="The app that should be running there.")
-@click.option("--trust", type=click.Path(path_type=Path), help="Trust file; default: the local trust domain's.")
-@click.option("--port", type=click.IntRange(1, 65535), help="The service's port inside the guest, if it has several.")
-@click.option("--evidence-url", help="Ask here for the evidence, where the service cannot pass it on.")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @output.json_option
 @click.pass_context
-def verify(
-    ctx: click.Context,
-    service: str,
-    app_id: str,
-    trust: Path | None,
-    port: int | None,
-    evidence_url: str | None,
-    as_json: bool,
-) -> None:
-    """Ask a running service for evidence over a new nonce and its TLS key, and say who runs what, where.
+def verify(ctx: click.Context, /, paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Verify evidence in files, offline, or a running service.
 
-    Exit 0: every rule holds. Exit 1: refused, with each failed rule. Exit 2: the service gives no usable answer.
+    PATH is a file or a folder with evidence and its endorsements, under any names: each file is recognised by its
+    content. With --service, a running service is asked for evidence over a new nonce and its TLS key instead.
+
+    Exit 0: accepted. Exit 1: refused, with each failed rule. Exit 2: unusable input, naming what is missing.
     """
-    from casemate.drivers import paths
-    from casemate.errors import Unavailable, Unusable
-    from casemate.verifier import service as check
-    from casemate.verifier import trust as trusted
+    mine, others = (verify_service, verify_files) if options["service"] else (verify_files, verify_service)
+    given = {p.name for p in verify.params if ctx.get_parameter_source(p.name or "") is not _DEFAULT}
+    stray = [p.opts[0] for p in others.options() if p.name in given]
+    if stray or (paths and options["service"]):
+        form = "--service" if options["service"] else "files"
+        raise click.UsageError(f"{', '.join(stray) or 'PATH'} does not go with {form}")
+    if not (paths or options["service"] or options["show_policy"]):
+        raise click.UsageError("name files or folders with evidence, or a running service with --service")
+    names = [p.name for p in mine.options() if p.name]
+    chosen = {name: options[name] for name in names}
+    if mine is verify_files:
+        chosen["paths"] = paths
+    ctx.exit(mine.run(as_json=as_json, **chosen))
 
-    believed = trusted.read(trust or paths.home() / "trust.json")
-    try:
-        answer = check.ask(service, port=port, url=evidence_url)
-    except Unavailable as error:  # nothing was judged, so this is no refusal
-        raise Unusable(str(error), hint=error.hint) from error
-    verdict = check.judge(answer, believed, app_id)
-    output.emit(check.as_json(verdict), as_json=as_json, text=lambda: _page(verdict))
-    ctx.exit(0 if verdict.decision.allowed else 1)
 
-
-def _page(verdict: Verdict) -> None:
-    """The verdict as a page that a person can read."""
-    claims, manifest, statement = verdict.claims, verdict.manifest, verdict.statement
-    click.echo("ACCEPTED" if verdict.decision.allowed else "REFUSED")
-    if statement:
-        click.echo(
-            f"who      tenant {output.clean(statement.founding.tenant)}, app {output.clean(statement.founding.name)}"
-        )
-        click.echo(f"         {statement.app_id}")
-    if manifest:
-        click.echo(f"what     manifest {manifest.digest}")
-        for container in manifest.containers:
-            click.echo(f"         {container.name}: {output.clean(container.image)}")
-    if claims:
-        click.echo(f"where    {claims.tee}, platform class {claims.platform_class}")
-        for register in sorted(claims.measurement):
-            click.echo(f"         {register:<6} {claims.measurement[register]}")
-        click.echo(f"by       {output.clean(claims.vouched_by)}")
-    click.echo(f"TLS key  {verdict.tls_pin}")
-    output.findings(verdict.decision.findings)
-    if claims and not claims.memory_encrypted:
-        click.echo("note     development platform: this host could read the workload and forge its evidence")
+_DEFAULT = click.core.ParameterSource.DEFAULT
+verify.params[1:1] = [*verify_files.options(), *verify_service.options()]

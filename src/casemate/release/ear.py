@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from casemate import __version__
 from casemate.crypto import jwk
 from casemate.errors import Finding, Unusable
 from casemate.schema.claims import Claims
@@ -30,7 +29,6 @@ from casemate.wire.encoding import b64u
 
 ALGORITHM = "ES256"
 PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
-VERIFIER = {"build": f"casemate {__version__}", "developer": "casemate"}
 MAX_VALUES = 32 << 10
 LIFETIME = timedelta(minutes=5)
 _MEASURED = ("measurement.", "reference.", "policy.measurement.")
@@ -38,17 +36,31 @@ _AFFIRMED, _BOOT, _UNSAFE, _UNKNOWN, _MISCONFIGURED = 2, 3, 32, 33, 36
 
 
 def document(
-    claims: Claims, findings: Iterable[Finding], now: datetime, *, issuer: str, lifetime: timedelta = LIFETIME
+    claims: Claims,
+    findings: Iterable[Finding],
+    now: datetime,
+    *,
+    issuer: str,
+    version: str,
+    lifetime: timedelta = LIFETIME,
 ) -> dict[str, Any]:
-    """The claims of a token about one attester; `findings` are the rules that a policy applied to `claims`."""
+    """The claims of a token about one attester; `findings` are the rules that a policy applied to `claims`.
+
+    `version` is this program's, `issuer` the name under which its key is known.
+    """
     return {
         "eat_profile": PROFILE,
         "iss": issuer,
         "iat": int(now.timestamp()),
         "exp": int((now + lifetime).timestamp()),
-        "ear.verifier-id": VERIFIER,
+        "ear.verifier-id": verifier(version),
         "submods": {"cpu0": {**status(claims, findings), "ear.veraison.annotated-evidence": annotated(claims)}},
     }
+
+
+def verifier(version: str) -> dict[str, str]:
+    """Who made the result."""
+    return {"build": f"casemate {version}", "developer": "casemate"}
 
 
 def annotated(claims: Claims, runtime: dict[str, Any] | None = None) -> dict[str, Any]:

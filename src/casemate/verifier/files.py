@@ -63,11 +63,9 @@ def verify(files: Sequence[File], question: Question) -> Result:
     try:
         found = choose(sort(files), tee)
         tee = found.evidence.tee
-        result = _judge(found, question)
+        return _judge(found, question)
     except CasemateError as error:
         return _unusable(error, question, tee)
-    spare = len({file.name for file in files} - set(found.used))
-    return replace(result, notes=(*result.notes, *([f"{spare} other files were not needed"] if spare > 1 else [])))
 
 
 def choose(case: Case, tee: str = "") -> Gathered:

@@ -41,7 +41,12 @@ class Trust:
         return {
             "broker": {"url": self.broker_url, "pin": self.broker_pin},
             "anchors": [
-                {"certificate": b64(a.certificate), "platform_class": a.platform_class, "name": a.name}
+                {
+                    "certificate": b64(a.certificate),
+                    "platform_class": a.platform_class,
+                    "name": a.name,
+                    "tees": list(a.tees),
+                }
                 for a in self.anchors
             ],
             "reference_values": msgspec.to_builtins(list(self.references)),
@@ -82,4 +87,7 @@ def _anchor(entry: dict[str, Any]) -> Anchor:
     if kind not in (DEVELOPMENT, PRODUCTION):
         raise Malformed(f"trust file: platform_class {kind!r} is neither {DEVELOPMENT} nor {PRODUCTION}")
     certificate = unb64(str(entry["certificate"]), "trust file: certificate")
-    return Anchor(certificate=certificate, platform_class=kind, name=str(entry.get("name", "")))
+    made = Anchor(certificate=certificate, platform_class=kind, name=str(entry.get("name", "")))
+    if "tees" not in entry:  # a file of before anchors named TEEs
+        return made
+    return msgspec.structs.replace(made, tees=msgspec.convert(entry["tees"], tuple[str, ...]))
