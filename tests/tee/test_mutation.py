@@ -6,8 +6,10 @@ without a refusal is listed here with its reason, and nothing else may.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -18,11 +20,15 @@ from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import room
 from casemate.tee.dcap import collateral
+from casemate.tee.hcl import report as hcl
 from casemate.wire.encoding import b64
 
 WHITE_SPACE = "white space in PEM text, or the NUL behind it"
 PADDING = "padding of the buffer behind the quote's own length"
 UNUSED = "a document that is carried along and not needed: the chain is in the quote"
+HEADER = "header of the HCL report: nobody signs it, and its sizes are not used"
+BEHIND = "padding of the NV index behind the runtime data"
+TD_REPORT = "the TD report inside: only its CPU can check it, and the quote is what counts"
 ASVK = "AMD's chain for the other kind of key: only that it can be read counts"
 
 Verify = Callable[[bytes], object]
@@ -46,6 +52,9 @@ def every(data: bytes, verify: Verify, stride: int) -> tuple[Counter[str], list[
 def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
     """(name, bytes, verify with these bytes changed, why a change at an offset may be accepted) of a sample."""
     tee, now = genuine.id.split("/")[0], genuine.as_of
+    if tee == "azure-vtpm":
+        yield from azure_parts(genuine)
+        return
     judge = room(tee).verify
 
     def with_evidence(primary, endorsements):
@@ -93,8 +102,57 @@ def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
             yield name, document, changed, text_reason
 
 
+def azure_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
+    """The paravisor's report, the TPM's quote, and the paper of the hardware beside them."""
+    document = json.loads(genuine.read("evidence.json"))
+    snp = "td_quote" not in document
+    sent = hcl.parse_evidence(document, "vcek" if snp else "td_quote")
+    tee = "az-snp-vtpm" if snp else "az-tdx-vtpm"
+    if snp:
+        papers = Endorsements(certificates=tuple(pem.certificates(genuine.read("ask_ark_asvk.pem"))))
+    else:
+        papers = Endorsements(collateral=collateral.from_json(genuine.read("collateral.json")))
+
+    def verify(**changed):
+        found = replace(sent, **changed)
+        primary = {
+            "version": 1,
+            "tpm_quote": {"message": list(found.message), "signature": list(found.signature),
+                          "pcrs": [list(p) for p in found.pcrs]},
+            "hcl_report": list(found.report), "vcek" if snp else "td_quote": list(found.hardware),
+        }  # fmt: skip
+        return room(tee).verify(Evidence(tee=tee, primary=primary), papers, Request(), genuine.as_of)
+
+    end = sent.report.rindex(b"}") + 1
+
+    def report_reason(offset):
+        inside = offset - hcl.HEADER
+        if 4 <= offset < hcl.HEADER or hcl.HARDWARE_SIZE <= inside < hcl.HARDWARE_SIZE + 8:
+            return HEADER
+        unread = inside < 128 or 192 <= inside < 512 or 912 <= inside < hcl.HARDWARE_SIZE
+        return BEHIND if offset >= end else TD_REPORT if not snp and inside >= 0 and unread else ""
+
+    def paper_reason(offset):
+        stray = sent.hardware[offset : offset + 1] in (b"\n", b"\0")
+        around = not snp and offset >= sent.hardware.index(b"-----BEGIN") and stray
+        used = len(sent.hardware) - genuine.facts.get("trailing", 0)
+        return PADDING if offset >= used else WHITE_SPACE if around else ""
+
+    yield "HCL report", sent.report, lambda c: verify(report=c), report_reason
+    yield "TPM quote", sent.message, lambda c: verify(message=c), lambda _: ""
+    yield "its signature", sent.signature, lambda c: verify(signature=c), lambda _: ""
+    yield (
+        "PCRs",
+        b"".join(sent.pcrs),
+        lambda c: verify(pcrs=tuple(c[i : i + 32] for i in range(0, len(c), 32))),
+        lambda _: "",
+    )
+    yield "VCEK" if snp else "TD quote", sent.hardware, lambda c: verify(hardware=c), paper_reason
+
+
 SAMPLES = ("nitro/prod-2024", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening", "tdx/v4-b0c06f-uptodate",
-           "tdx/v5-90c06f-uptodate")  # fmt: skip
+           "tdx/v5-90c06f-uptodate", "azure-vtpm/snp-milan-v1", "azure-vtpm/snp-genoa-v0",
+           "azure-vtpm/tdx-v1")  # fmt: skip
 
 
 def judge_mutations(genuine, stride: int) -> None:
