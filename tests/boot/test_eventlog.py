@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,11 @@ from casemate.testing import published
 EVIDENCE = published.folder("eventlog")
 needs_evidence = pytest.mark.skipif(EVIDENCE is None, reason="the published evidence set is not on this machine")
 LOGS = ["arch-linux-workstation", "gcp-debian10-sha1", "gcp-rhel8-uefi", "gcp-ubuntu2404-sevsnp"]
-CCEL = {
-    "rtmr0": "b796e1c11396c198ae88794def4cb8e24fa9b35468287c298087f00d4de7433e4e31a297a4e5a03d4300fa6f3a96d47c",
-    "rtmr3": "5e4ecd49d3c7983d6f9ca36755b5cee0b423d7fa8c5a88aeb0681bd4698772bc37b4463dc5f722efe352a66417257dad",
-}
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """The samples of the evidence set's catalogue."""
+    return json.loads((EVIDENCE.parent / "index.json").read_text())["samples"]
 
 
 def direct() -> bytes:
@@ -31,14 +33,16 @@ def direct() -> bytes:
 @pytest.mark.parametrize("name", LOGS)
 def test_genuine_logs_replay_to_their_registers(name: str) -> None:
     log = eventlog.parse((EVIDENCE / name / "eventlog.bin").read_bytes())
-    for bank, registers in json.loads((EVIDENCE / name / "pcrs.json").read_text()).items():
+    facts = next(s["facts"] for s in catalogue() if s["id"] == f"eventlog/{name}")
+    assert len(log.events) == facts["events"]
+    banks = json.loads((EVIDENCE / name / "pcrs.json").read_text())
+    assert banks.keys() & set(log.algorithms), "no bank to compare"
+    for bank, registers in banks.items():
         if bank not in log.algorithms:
             continue
         replayed = eventlog.replay(log, bank, eventlog.tpm_initial(bank, log.locality))
         for index, value in registers.items():
-            known = {e.register for e in log.events if e.extended}
-            if int(index) in known:
-                assert replayed[int(index)].hex() == value, f"{bank} PCR {index}"
+            assert replayed[int(index)].hex() == value, f"{bank} PCR {index}"
 
 
 @needs_evidence
@@ -48,9 +52,15 @@ def test_unlogged_events_do_not_replay() -> None:
     wanted = json.loads((folder / "pcrs.json").read_text())["sha1"]["5"]
     value = eventlog.replay(log, "sha1")[5]
     assert value.hex() != wanted
-    for text in (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success"):
-        value = hashlib.sha1(value + hashlib.sha1(text).digest()).digest()
-    assert value.hex() == wanted
+    assert eventlog.after_unlogged_exit(log, "sha1", value).hex() == wanted
+
+
+def test_an_end_of_the_boot_services_that_was_logged_explains_nothing() -> None:
+    exits = [writer.over_data(5, eventlog.EV_EFI_ACTION, b"Exit Boot Services Invocation")]
+    assert eventlog.after_unlogged_exit(eventlog.parse(writer.write(exits)), "sha256", bytes(32)) is None
+    first = hashlib.sha256(bytes(32) + hashlib.sha256(b"Exit Boot Services Invocation").digest()).digest()
+    both = hashlib.sha256(first + hashlib.sha256(b"Exit Boot Services Returned with Success").digest()).digest()
+    assert eventlog.after_unlogged_exit(eventlog.parse(direct()), "sha256", bytes(32)) == both
 
 
 @needs_evidence
@@ -58,8 +68,10 @@ def test_ccel_uses_the_same_format() -> None:
     folder = EVIDENCE / "ccel-alibaba-aael"
     log = eventlog.parse((folder / "ccel.bin").read_bytes(), padded=True)
     assert len(log.events) == 88
-    values = eventlog.replay(log, "sha384")
-    assert (values[1].hex(), values[4].hex()) == (CCEL["rtmr0"], CCEL["rtmr3"])
+    facts = next(s["facts"] for s in catalogue() if s["id"] == "eventlog/ccel-alibaba-aael")
+    values = {f"rtmr{register - 1}": value.hex() for register, value in eventlog.replay(log, "sha384").items()}
+    assert len(log.events) == facts["events"]
+    assert values == facts["replayed"]
     expected = json.loads((folder / "expected.json").read_text())["uefi_event_logs"]
     digests = [e["digests"][0]["digest"] for e in expected]
     assert [e.digests["sha384"].hex() for e in log.events if e.type != eventlog.EV_NO_ACTION] == digests
@@ -188,3 +200,9 @@ def _only_malformed(data: bytes, padded: bool) -> None:
         logfacts.facts(log, "sha256")
     except Malformed:
         pass
+
+
+@needs_evidence
+def test_every_sample_of_the_catalogue_has_a_test_here() -> None:
+    named = {s["id"].partition("/")[2] for s in catalogue() if s["tee"] == "eventlog"}
+    assert named == {*LOGS, "ccel-alibaba-aael", "ebs-events-missing", "odd-logs"}

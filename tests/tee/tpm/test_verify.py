@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.errors import Malformed, Refused, Unusable
+from casemate.policy import platform
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import PRODUCTION, Anchor, Endorsements
 from casemate.schema.evidence import Evidence
@@ -310,3 +311,28 @@ def _flip(text: str, position: int, change: int) -> str:
 def _refused(primary: dict[str, object]) -> None:
     with pytest.raises((Malformed, Refused)):
         verify(Evidence(tee="tpm", primary=primary), fake().endorsements, REQUEST, datetime.now(UTC))
+
+
+EXIT = [
+    (5, hashlib.sha256(text).digest())
+    for text in (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
+]
+
+
+def test_an_unlogged_end_of_the_boot_services_is_a_caution_with_a_name() -> None:
+    claims = judge(fake(unlogged=EXIT), REQUEST)
+    assert [f.rule for f in claims.cautions] == ["tpm.log.unlogged_exit"]
+    assert "PCR 5" in claims.cautions[0].expected
+    assert "tpm.log.replay" in {f.rule for f in claims.checks if f.ok}
+    assert [f.rule for f in platform.judge(claims) if not f.ok and f.rule.startswith("tpm.")] == [
+        "tpm.log.unlogged_exit"
+    ]
+
+
+@pytest.mark.parametrize(
+    "unlogged", [EXIT[:1], EXIT[::-1], [*EXIT, (5, bytes(32))], [(4, EXIT[0][1]), (4, EXIT[1][1])]]
+)
+def test_other_unlogged_extends_have_no_excuse(unlogged: list[tuple[int, bytes]]) -> None:
+    with pytest.raises(Refused) as refused:
+        judge(fake(unlogged=unlogged), REQUEST)
+    assert failed(refused) == {"tpm.log.replay"}

@@ -13,6 +13,8 @@ Rules
   tpm.ak.key            the certificate's key is the key that signed
   tpm.log.*             the event log replays to the PCRs
   tpm.initdata          PCR 8 is exactly one extend by the initdata digest
+Rules (cautions)
+  tpm.log.unlogged_exit  no extend of PCR 5 at the end of the boot services that the firmware made without logging it
 
 The AK's attributes (0x00050472: born in this TPM, restricted) are not in the evidence. They are believed because of the
 certificate: a platform CA issues one only for a key whose public area it has seen and whose TPM has proved it by
@@ -81,6 +83,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         vouched_by=anchor.name or "an anchor without a name",
         values=_values(report, attest, log, path),
         checks=tuple(rules.checks),
+        cautions=tuple(rules.cautions),
         valid_until=path.not_after,
     )
 
@@ -208,6 +211,7 @@ def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> Ev
     beyond = sorted(set(replayed) - set(_ALL))
     rules.check("log.registers", not beyond, "PCRs 0 to 23", beyond or "PCRs 0 to 23", "the log is not a TPM's")
     differing = [i for i, p in enumerate(report.pcrs) if i not in exempt and replayed[i] != p]
+    differing = _without_exit(report, log, replayed, differing, rules)
     for index in differing:
         rule = "initdata" if index == INITDATA_PCR else "log.replay"
         rules.check(
@@ -218,8 +222,31 @@ def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> Ev
             _HINTS.get(index, "the log is incomplete, or something extended this PCR without logging it"),
         )
     if not differing:
-        rules.check("log.replay", True, f"PCRs as quoted, except {_ranges(tuple(sorted(exempt)))}", "as quoted")
+        apart = tuple(i for i, p in enumerate(report.pcrs) if i in exempt or replayed[i] != p)
+        rules.check("log.replay", True, f"PCRs as quoted, except {_ranges(apart)}", "as quoted")
     return log
+
+
+def _without_exit(
+    report: wire.Report, log: EventLog, replayed: dict[int, bytes], differing: list[int], rules: Rules
+) -> list[int]:
+    """`differing` without PCR 5, where the one known reason explains it: then it is a caution that has a name."""
+    from casemate.boot import eventlog
+
+    register = eventlog.EXIT_REGISTER
+    if register not in differing:
+        return differing
+    explained = eventlog.after_unlogged_exit(log, "sha256", replayed[register])
+    if explained is None or not hmac.compare_digest(explained, report.pcrs[register]):
+        return differing
+    rules.caution(
+        "log.unlogged_exit",
+        False,
+        f"every extend of PCR {register} in the log",
+        "two are not, which are those at the end of the boot services: this firmware doesn't log them",
+        "accept it by name for firmware that is known for it",
+    )
+    return [index for index in differing if index != register]
 
 
 _HINTS = {
