@@ -16,6 +16,7 @@ ROOMS: dict[str, str] = {
     "nitro": "casemate.tee.nitro",
     "sgx": "casemate.tee.sgx",
     "cca": "casemate.tee.cca",
+    "csv": "casemate.tee.csv",
     "se": "casemate.tee.se",
     "az-snp-vtpm": "casemate.tee.az_snp_vtpm",
     "az-tdx-vtpm": "casemate.tee.az_tdx_vtpm",

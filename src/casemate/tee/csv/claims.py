@@ -1,0 +1,41 @@
+"""CSV's claims under CoCo's names (Trustee's verifier for CSV)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from casemate.tee.csv.wire import Parts
+
+_BITS = ("nodbg", "noks", "es", "nosend", "domain", "csv", "csv3", "asid_reuse")
+
+
+def policy(value: int) -> dict[str, int]:
+    """The guest policy's fields. A bit forbids (nodbg, noks, nosend), demands (es, domain, csv, csv3) or allows."""
+    bits = {name: value >> place & 1 for place, name in enumerate(_BITS)}
+    return bits | {
+        "hsk_version": value >> 8 & 0xF,
+        "cek_version": value >> 12 & 0xF,
+        "api_major": value >> 16 & 0xFF,
+        "api_minor": value >> 24 & 0xFF,
+    }
+
+
+def values(parts: Parts) -> dict[str, Any]:
+    """The claims of a report. `serial_number` is believed as far as the HMAC goes: no signature covers it."""
+    report = parts.report
+    found: dict[str, Any] = {
+        "version": str(report.version),
+        "policy": policy(report.policy),
+        "sig_usage": report.sig_usage.to_bytes(4, "little").hex(),
+        "sig_algo": report.sig_algo.to_bytes(4, "little").hex(),
+        "serial_number": parts.serial_number.rstrip(b"\0").decode("ascii", "backslashreplace"),
+        "mac": "checked" if report.mac else "not in this form of the evidence",
+    }
+    for name in ("user_pubkey_digest", "vm_id", "vm_version", "report_data", "mnonce", "measure"):
+        found[name] = getattr(report, name).hex()
+    if report.version == 1:
+        return found | {"anonce": report.anonce.hex()}
+    found |= {"build": report.build, "rtmr_version": report.rtmr_version}
+    found |= {f"rtmr{i}": value.hex() for i, value in enumerate(report.rtmrs)}
+    found |= {f"reserved{i}": value.hex() for i, value in enumerate(report.reserved)}
+    return found | ({"event_log": "not judged"} if parts.event_log else {})
