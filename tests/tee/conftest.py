@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 
+TIMELESS = "2026-01-01T00:00:00+00:00"  # for a sample that no time makes better
+
+
 @dataclass(frozen=True)
 class Genuine:
     """One sample of the index."""
@@ -49,7 +52,7 @@ def samples(tee: str) -> list[Genuine]:
                     id=entry["id"],
                     verdict=entry["verdict"],
                     facts=entry["facts"],
-                    as_of=datetime.fromisoformat(entry["as_of"]),
+                    as_of=datetime.fromisoformat(entry["as_of"] or TIMELESS),
                     window=(datetime.fromisoformat(window[0]), datetime.fromisoformat(window[1])) if window else None,
                     folder=evidence_root() / entry["id"],
                 )

@@ -36,10 +36,10 @@ _ERRORS = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x50
 
 @dataclass
 class Outcome:
-    """Certificates (DER) with a current `good`, names of those whose response is not current, and the first expiry."""
+    """Certificates (DER) with a current `good`, those whose response is not current, and the first expiry."""
 
     good: set[bytes] = field(default_factory=set)
-    stale: set[str] = field(default_factory=set)
+    stale: set[bytes] = field(default_factory=set)
     ends: datetime | None = None
 
 
@@ -87,7 +87,7 @@ def _one(response: _Response, child: Certificate, issuer: Certificate, outcome: 
         rules.check("ocsp.revoked", False, "no revoked certificate", found, "this device or manifest is not to be used")
         return
     if response.end is None or not response.start <= now <= response.end:
-        outcome.stale.add(child.subject)
+        outcome.stale.add(child.der)
         return
     if rules.check("ocsp.status", response.status == "GOOD", "good", response.status.lower(),
                    "the authority does not know this certificate"):  # fmt: skip
