@@ -55,6 +55,9 @@ def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
     if tee == "azure-vtpm":
         yield from azure_parts(genuine)
         return
+    if tee == "cca":
+        yield from cca_parts(genuine)
+        return
     judge = room(tee).verify
 
     def with_evidence(primary, endorsements):
@@ -150,9 +153,21 @@ def azure_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], s
     yield "VCEK" if snp else "TD quote", sent.hardware, lambda c: verify(hardware=c), paper_reason
 
 
+def cca_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
+    """The token, and the platform's key that was given."""
+    token, key = genuine.read("token.cbor"), genuine.read("cpak_pub.pem")
+
+    def verify(token=token, key=key):
+        evidence = Evidence(tee="cca", primary={"token": b64(token)})
+        return room("cca").verify(evidence, Endorsements(collateral={"cca.key": key}), Request(), genuine.as_of)
+
+    yield "token", token, lambda c: verify(token=c), lambda _: ""
+    yield "platform key", key, lambda c: verify(key=c), lambda o: WHITE_SPACE if key[o : o + 1] == b"\n" else ""
+
+
 SAMPLES = ("nitro/prod-2024", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening", "tdx/v4-b0c06f-uptodate",
            "tdx/v5-90c06f-uptodate", "azure-vtpm/snp-milan-v1", "azure-vtpm/snp-genoa-v0",
-           "azure-vtpm/tdx-v1")  # fmt: skip
+           "azure-vtpm/tdx-v1", "cca/draft-ffm-00-profile", "cca/legacy-profile-token")  # fmt: skip
 
 
 def judge_mutations(genuine, stride: int) -> None:

@@ -122,8 +122,9 @@ def _realm(token: wire.Token, rules: Rules) -> None:
 def _profile(token: wire.Token, rules: Rules) -> None:
     platform, realm = token.platform.profile, token.realm.profile
     known = PROFILES.get(platform)
-    expected = " or ".join(repr(p) for p in known) + " for the realm" if known else " or ".join(PROFILES)
-    found = repr(realm) if known else platform
+    named = {"": "a realm without a profile"}
+    expected = f"{platform} and " + " or ".join(named.get(p, p) for p in known) if known else " or ".join(PROFILES)
+    found = f"{platform} and {named.get(realm, realm)}"
     rules.check("profile", known is not None and realm in known, expected, found, "this kind of token is not known")
 
 
