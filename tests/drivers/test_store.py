@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import exc, inspect, text
@@ -67,6 +68,27 @@ def test_migrating_again_changes_nothing(store, app):
     store.migrate()
     with store.read() as tx:
         assert registry.app_ids(tx) == [app]
+
+
+def test_an_anchor_of_an_older_store_vouches_for_tpms_alone(tmp_path):
+    from alembic import command
+    from alembic.config import Config
+
+    import casemate.drivers.store as package
+
+    old = Store(f"sqlite:///{tmp_path / 'old.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(package.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with old.write() as tx:
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0001")
+        tx.execute(text("INSERT INTO anchors VALUES ('sha256:00', x'30', 'development', 'old', 1)"))
+    old.migrate()
+    with old.read() as tx:
+        (found,) = registry.anchors(tx)
+    assert (found.name, found.tees) == ("old", ("tpm",))
+    old.close()
 
 
 def test_many_migrate_an_empty_store_at_once(tmp_path):

@@ -48,11 +48,12 @@ class Platforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class NewAnchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A root certificate (base64 DER) and the class of platforms that it may vouch for."""
+    """A root certificate (base64 DER), the class of platforms that it may vouch for, and their TEEs by wire name."""
 
     certificate: str
     platform_class: str
     name: str = ""
+    tees: tuple[str, ...] | None = None
 
 
 def demand(broker: Broker, request: Request) -> None:
@@ -122,6 +123,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
         asked = parsed(body, NewAnchor, "anchor")
         certificate = unb64(asked.certificate, "certificate")
         made = Anchor(certificate=certificate, platform_class=asked.platform_class, name=asked.name[:256])
+        made = made if asked.tees is None else msgspec.structs.replace(made, tees=asked.tees)
         return answer({"fingerprint": apps.add_anchor(broker, made)})
 
     def decisions(request: Request, body: bytes) -> Response:

@@ -15,6 +15,7 @@ from casemate.schema import manifest as manifests
 from casemate.schema.app import AppStatement, Founding
 from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
 from casemate.schema.reference import ReferenceValues
+from casemate.tee import ROOMS
 from casemate.wire.encoding import b64
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def add_anchor(broker: Broker, anchor: Anchor) -> str:
 
     if anchor.platform_class not in CLASSES:
         raise Malformed(f"platform_class: {' or '.join(CLASSES)} is wanted")
+    if not anchor.tees or not all(tee in ROOMS for tee in anchor.tees):
+        raise Malformed("tees: at least one is wanted, known are " + ", ".join(sorted(ROOMS)))
     try:
         x509.load_der_x509_certificate(anchor.certificate)
     except ValueError as error:
@@ -139,7 +142,13 @@ def info(broker: Broker) -> dict[str, Any]:
         "key_pin": broker.pin,
         "signing_key": broker.signer.jwk,
         "anchors": [
-            {"certificate": b64(a.certificate), "platform_class": a.platform_class, "name": a.name} for a in anchors
+            {
+                "certificate": b64(a.certificate),
+                "platform_class": a.platform_class,
+                "name": a.name,
+                "tees": list(a.tees),
+            }
+            for a in anchors
         ],
     }
 

@@ -15,8 +15,9 @@ from casemate.boot import initdata
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Challenge, absent
 from casemate.crypto import jwk
+from casemate.drivers import collateral
 from casemate.drivers.store import record, registry
-from casemate.errors import Malformed, Refused, Unavailable, Unusable
+from casemate.errors import Malformed, Refused, Unusable
 from casemate.release import session as rcar
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Endorsements
@@ -119,7 +120,15 @@ def key_members(given: dict[str, Any]) -> dict[str, Any]:
 
 def endorse(broker: Broker, subject: Subject) -> Endorsements:
     """Step 6: what the room gathers about this evidence, with the anchors that this broker trusts and no others."""
-    gathered = composite.endorse(subject.evidence, _no_fetch)
+    try:
+        gathered = composite.endorse(subject.evidence, collateral.offline(broker.settings.collateral_store))
+    except collateral.Absent as error:  # nothing is fetched for a guest
+        raise Refused.because(
+            "collateral.absent",
+            expected=error.url,
+            found="not in this broker's collateral store",
+            hint="its operator runs: casemate collateral fetch --store STORE --url URL",
+        ) from error
     with broker.store.read() as tx:
         return msgspec.structs.replace(gathered, anchors=registry.anchors(tx))
 
@@ -165,7 +174,3 @@ def _has_manifest(document: bytes) -> bool:
     except (ValueError, RecursionError) as error:
         raise Malformed("initdata: not TOML") from error
     return isinstance(data, dict) and initdata.ENTRY in data
-
-
-def _no_fetch(url: str) -> bytes:
-    raise Unavailable(f"this broker fetches no collateral ({url[:100]})")

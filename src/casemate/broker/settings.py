@@ -20,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `refused_tees` are rooms whose evidence is never accepted: `sample` proves nothing, so it is among them.
     `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
+    `collateral` is the store (or bundle) of vendors' statements, by default `collateral` in the folder; a relative path
+    starts there. Nothing is fetched for a guest: `casemate collateral fetch --store` fills it.
     `threads` bounds the requests that compute at the same time; `connections` all that are open.
     """
 
@@ -30,11 +32,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     refused_tees: tuple[str, ...] = ("sample",)
     accepted_cautions: tuple[str, ...] = ()
+    collateral: Path = Path("collateral")
     challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     threads: Annotated[int, Meta(ge=1, le=256)] = 8
     connections: Annotated[int, Meta(ge=1, le=100000)] = 1000
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
+
+    @property
+    def collateral_store(self) -> Path:
+        """Where collateral is read from."""
+        return self.folder / self.collateral
 
     @property
     def store_url(self) -> str:

@@ -95,6 +95,7 @@ class Admin:
     def add_anchor(self, anchor: Anchor) -> str:
         """Trust a root of platforms; returns its fingerprint."""
         body = {"certificate": b64(anchor.certificate), "platform_class": anchor.platform_class, "name": anchor.name}
+        body["tees"] = list(anchor.tees)
         return str(self._json("POST", "/anchors", body)["fingerprint"])
 
     def add_reference(self, reference: ReferenceValues) -> None:

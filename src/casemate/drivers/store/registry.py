@@ -105,19 +105,28 @@ def manifest(tx: Connection, app_id: str, digest: str) -> bytes | None:
 
 
 def add_anchor(tx: Connection, anchor: Anchor, now: datetime) -> str:
-    """Trust a root; returns its fingerprint. The same certificate again replaces class and name."""
+    """Trust a root; returns its fingerprint. The same certificate again replaces class, name and TEEs."""
     fingerprint = pins.digest(anchor.certificate)
     tx.execute(delete(t.anchors).where(t.anchors.c.fingerprint == fingerprint))
     values = {"certificate": anchor.certificate, "platform_class": anchor.platform_class, "name": anchor.name}
-    tx.execute(insert(t.anchors).values(fingerprint=fingerprint, created=millis(now), **values))
+    tees = ",".join(anchor.tees)
+    tx.execute(insert(t.anchors).values(fingerprint=fingerprint, created=millis(now), tees=tees, **values))
     return fingerprint
 
 
 def anchors(tx: Connection) -> tuple[Anchor, ...]:
     """Every trusted root."""
     c = t.anchors.c
-    rows = tx.execute(select(c.certificate, c.platform_class, c.name).order_by(c.created))
-    return tuple(Anchor(certificate=bytes(r.certificate), platform_class=r.platform_class, name=r.name) for r in rows)
+    rows = tx.execute(select(c.certificate, c.platform_class, c.name, c.tees).order_by(c.created))
+    return tuple(
+        Anchor(
+            certificate=bytes(r.certificate),
+            platform_class=r.platform_class,
+            name=r.name,
+            tees=tuple(r.tees.split(",")),
+        )
+        for r in rows
+    )
 
 
 def add_reference(tx: Connection, reference: ReferenceValues, now: datetime) -> None:

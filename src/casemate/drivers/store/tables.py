@@ -100,6 +100,7 @@ anchors = Table(
     Column("platform_class", String(16), nullable=False),
     Column("name", String(256), nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("tees", Text, nullable=False),  # wire names, comma-separated
 )
 
 reference_values = Table(
