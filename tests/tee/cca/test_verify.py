@@ -324,19 +324,27 @@ def test_collect_refuses_what_is_not_there(tmp_path):
     assert not collecting.present(reports=tmp_path / "none")
 
 
-def test_collect_through_a_stand_in_of_the_kernel(monkeypatch):
-    from casemate.tee import tsm
+def test_collect_through_a_stand_in_of_the_kernel(tmp_path, monkeypatch):
+    realm = FakeRealm()
+    make, write = type(tmp_path).mkdir, type(tmp_path).write_bytes
 
-    realm, asked = FakeRealm(), []
+    def mkdir(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        for name, content in (("provider", b"arm_cca_guest\n"), ("generation", b"0\n"), ("outblob", b"")):
+            write(self / name, content)
 
-    def kernel(nonce, provider, *, reports):
-        asked.append((nonce, provider))
-        return tsm.Report(realm.token(nonce), b"")
+    def write_bytes(self, data):
+        if self.name == "inblob":
+            assert len(data) == 64
+            write(self.parent / "generation", b"1\n")
+            write(self.parent / "outblob", realm.token(data))
+        return write(self, data)
 
-    monkeypatch.setattr(tsm, "collect", kernel)
+    monkeypatch.setattr(type(tmp_path), "mkdir", mkdir)
+    monkeypatch.setattr(type(tmp_path), "write_bytes", write_bytes)
+    assert collecting.PROVIDER == "arm_cca_guest"
     request = Request(report_data=b"q" * 32)
-    assert cca.verify(collecting.collect(request), realm.endorsements, request, realm.now).fresh
-    assert asked == [(b"q" * 32 + bytes(32), "arm_cca_guest")]
+    assert cca.verify(collecting.collect(request, reports=tmp_path), realm.endorsements, request, realm.now).fresh
 
 
 def test_the_rest_of_the_contract():
