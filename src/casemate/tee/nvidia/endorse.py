@@ -124,11 +124,8 @@ def ocsp_url(child: chain.Certificate, issuer: chain.Certificate) -> str:
 
 def _has_authority(child: chain.Certificate) -> bool:
     """Not for a certificate that the device's own ROM signed: nobody answers for it."""
-    return (
-        child.ca is None
-        or child.ca.ca
-        or any(isinstance(e.value, x509.AuthorityInformationAccess) for e in child.cert.extensions)
-    )
+    named = any(isinstance(e.value, x509.AuthorityInformationAccess) for e in child.cert.extensions)
+    return named or (child.ca is not None and child.ca.ca)
 
 
 def _lists(child: chain.Certificate) -> Iterator[str]:
