@@ -33,9 +33,10 @@ SIGNS = {
     "sgx": "/dev/attestation",
     "az-tdx-vtpm": "/sys/bus/vmbus",
     "az-snp-vtpm": "/sys/bus/vmbus",
+    "cca": "/sys/kernel/config/tsm/report",
     "nitro": "/dev/nsm",
 }
-COLLECTED = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "nitro", "tpm")
+COLLECTED = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "cca", "nitro", "tpm")
 
 
 def room(tee: str) -> Room:
