@@ -23,6 +23,8 @@ CLOSURE = Path(__file__).parent / "guest-closure.txt"
 # Where a TEE may be named outside its folder, and why. Naming is not branching: no entry makes a comparison allowed.
 NAMED = {
     "tee/__init__.py": "the register",
+    "policy/references/uvm.py": "a format that speaks of one TEE alone",
+    "policy/references/corim_profiles.py": "profiles that speak of one TEE alone",
     "schema/endorsements.py": "the default of an anchor: it vouches for a bare TPM alone",
     "broker/settings.py": "evidence without hardware is refused unless the operator says otherwise",
     "cli/run.py": "the default platform of a development machine",

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
     "measure": ("casemate.cli.measure:measure", "Compute the register values that a launch will show."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),
+    "reference": ("casemate.cli.reference:reference", "Sign reference values, and read them in any format."),
     "release": ("casemate.cli.release:release", "Register and revoke an app's releases."),
     "rm": ("casemate.cli.rm:rm", "Remove a workload and all that it left on this host."),
     "run": ("casemate.cli.run:run", "Start a workload from its manifest."),

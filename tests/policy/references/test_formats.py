@@ -61,8 +61,9 @@ def test_a_jws_and_old_provenance_are_read():
 
 @pytest.mark.parametrize("kind", MAKE)
 def test_nobody_is_believed_by_default(kind):
-    assert "reference.signature" in failed(read, MAKE[kind](), ReferenceTrust()) or kind == "uvm"
-    assert failed(read, MAKE[kind](), ReferenceTrust(allow_unsigned=True))
+    rule = "reference.signer.did" if kind == "uvm" else "reference.signature"
+    for trust in (ReferenceTrust(), ReferenceTrust(allow_unsigned=True)):
+        assert rule in failed(read, MAKE[kind](), trust)
 
 
 @pytest.mark.parametrize("kind", ["corim", "in-toto", "plain"])
@@ -70,7 +71,7 @@ def test_unsigned_documents_are_read_where_they_are_allowed(kind):
     trust = dataclasses.replace(PUBLISHER.trust, allow_unsigned=True, keys=())
     found = read(MAKE[kind]("unsigned"), trust)[0]
     assert found.signer == ""
-    assert "unsigned" in references.artefact("sha256:00", [found]).found or found.registers
+    assert found.registers == {"measurement": OneOf(("5a" * 48,))}
 
 
 def test_every_failed_rule_is_told():
@@ -91,9 +92,10 @@ def test_subjects_that_are_no_registers_are_artefacts():
 
 def test_a_relying_party_maps_subjects_to_registers():
     trust = dataclasses.replace(PUBLISHER.trust, subjects={"registry.example/image": "pcr4"})
-    assert any(r.registers == {"pcr4": OneOf(("11" * 32,))} for r in read(PUBLISHER.provenance(), trust)) or any(
-        r.registers.get("pcr4") == OneOf(("11" * 32,)) for r in read(PUBLISHER.provenance(), trust)
-    )
+    found = read(PUBLISHER.provenance(), trust)
+    assert [r.registers for r in found] == [
+        {"measurement": OneOf(("5a" * 48,)), "pcr4": OneOf(("11" * 32,))},
+    ]
 
 
 def test_a_threshold_wants_distinct_keys():

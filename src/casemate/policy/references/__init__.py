@@ -11,7 +11,7 @@ unless the relying party allows it by name.
 from __future__ import annotations
 
 from casemate.policy.references.compare import artefact, compare
-from casemate.policy.references.door import LIMIT, read
+from casemate.policy.references.door import LIMIT, inspect, read
 from casemate.policy.references.trust import Did, Identity, ReferenceTrust, load
 
-__all__ = ["LIMIT", "Did", "Identity", "ReferenceTrust", "artefact", "compare", "load", "read"]
+__all__ = ["LIMIT", "Did", "Identity", "ReferenceTrust", "artefact", "compare", "inspect", "load", "read"]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from casemate.crypto import pins
-from casemate.errors import Malformed, Refused, Unusable
+from casemate.errors import Finding, Malformed, Refused, Unusable
 from casemate.policy.references.rules import MAX_REFERENCES, Reading
 from casemate.policy.references.trust import ReferenceTrust
 from casemate.schema.reference import Reference
@@ -32,18 +32,25 @@ def read(data: bytes, trust: ReferenceTrust, now: datetime) -> tuple[Reference, 
 
     `Malformed` for what breaks its format; `Refused` with every rule, failed ones among them, for what is not believed.
     """
+    references, findings = inspect(data, trust, now)
+    if any(not finding.ok for finding in findings):
+        raise Refused(findings)
+    return references
+
+
+def inspect(data: bytes, trust: ReferenceTrust, now: datetime) -> tuple[tuple[Reference, ...], tuple[Finding, ...]]:
+    """What a document says and the outcome of each rule, for people: only `read` says what may be believed."""
     if now.tzinfo is None:
         raise Unusable("reference values: `now` must have a time zone")
     if len(data) > LIMIT:
         raise Malformed(f"reference values: {len(data)} bytes, at most {LIMIT} allowed")
     reading = Reading(trust, now)
     _recognise(data)(reading)
-    if any(not finding.ok for finding in reading.findings):
-        raise Refused(reading.findings)
     if not 1 <= len(reading.references) <= MAX_REFERENCES:
         raise Malformed(f"reference values: {len(reading.references)} in one document, 1 to {MAX_REFERENCES} wanted")
     source = pins.digest(data)
-    return tuple(msgspec.structs.replace(reference, source=source) for reference in reading.references)
+    references = tuple(msgspec.structs.replace(reference, source=source) for reference in reading.references)
+    return references, tuple(reading.findings)
 
 
 def _recognise(data: bytes) -> _Reader:
