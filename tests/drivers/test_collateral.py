@@ -157,7 +157,7 @@ def test_another_key_or_another_ca_is_not_trusted(server, tmp_path):
 
 
 def test_hosts_that_no_room_names_are_not_asked(server, tmp_path):
-    for url in ("https://internal.example/x", f"{AMD}.example/x", "http://kdsintf.amd.com/x", "file:///etc/passwd"):
+    for url in ("https://internal.example/x", f"{AMD}.example/x", "http://kdsintf.amd.com/x", "ftp://a.example", "file:///etc/passwd"):
         with pytest.raises((Unusable, Malformed)):
             fetcher(server, tmp_path).fetch(url)
     assert server.asked == []
@@ -171,7 +171,7 @@ def test_the_rooms_services_are_known_and_keep_a_distance():
 
 @pytest.mark.parametrize(
     "text",
-    ["service = 1", "[[service]]", '[[service]]\nbase = "http://x"', "warn_days = -1", "unknown = 1", "=",
+    ["service = 1", "[[service]]", '[[service]]\nbase = "ftp://x"', "warn_days = -1", "unknown = 1", "=",
      '[[service]]\nbase = "https://x"\ngap_seconds = -1'],
 )  # fmt: skip
 def test_settings_that_are_wrong(tmp_path, text):
@@ -257,7 +257,7 @@ def test_the_store_is_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a.example/x", "https://", "https://a.example/x#y", "https://a.example/" + "x" * 5000, "../../etc"]
+    "url", ["ftp://a.example/x", "https://", "https://a.example/x#y", "https://a.example/" + "x" * 5000, "../../etc"]
 )
 def test_urls_that_collateral_cannot_have(url):
     with pytest.raises(Malformed):

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from casemate.drivers import keyfiles, statements
-from casemate.errors import Malformed, Unusable
+from casemate.errors import Malformed, Unavailable, Unusable
 
 FORMAT = "casemate-collateral/1"
 MAX_URL = 4096
@@ -33,8 +33,11 @@ MAX_CHAIN = 64 << 10
 _SUFFIX = ".json"
 
 
-class Absent(Unusable):
-    """Collateral that a store does not hold; `url` is what is missing."""
+class Absent(Unusable, Unavailable):
+    """Collateral that a store does not hold; `url` is what is missing.
+
+    To people it is input that cannot be judged; to a room that gathers it is a service that gives no answer.
+    """
 
     def __init__(self, url: str, hint: str = "") -> None:
         self.url = url
@@ -61,7 +64,7 @@ class _Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def entry(url: str, body: bytes, headers: Iterable[tuple[str, str]], fetched: datetime) -> Entry:
     """The entry of an answer; `Malformed` when it is nothing that a vendor would say (`statements.read`)."""
-    if len(url) > MAX_URL or not url.startswith("https://") or not urlsplit(url).hostname or "#" in url:
+    if len(url) > MAX_URL or not url.startswith(("https://", "http://")) or not urlsplit(url).hostname or "#" in url:
         raise Malformed(f"a URL that collateral cannot have: {url[:200]!r}")
     chains = {name.lower(): value for name, value in headers if name.lower().endswith(_CHAIN)}
     if any(len(name) > 64 or len(value) > MAX_CHAIN for name, value in chains.items()):

@@ -46,10 +46,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A service: `base` is the beginning of the URLs that rooms ask for, `mirror` what is asked in its place.
 
     `ca` is a PEM file, in place of the system's CAs; `pin` the one key that is trusted (`sha256:<hex>`). `insecure`
-    allows a mirror over plain HTTP: collateral is signed, so that a forger can withhold but not lie.
+    allows plain HTTP, as for some vendors' revocation lists: collateral is signed, a forger can withhold but not lie.
     """
 
-    base: Annotated[str, Meta(pattern=r"^https://[^\s#?]+$", max_length=1024)]
+    base: Annotated[str, Meta(pattern=r"^https?://[^\s#?]+$", max_length=1024)]
     mirror: Annotated[str, Meta(max_length=1024)] = ""
     ca: Path | None = None
     pin: str | None = None
@@ -83,7 +83,7 @@ def load(path: Path | None) -> Settings:
 
 def services(settings: Settings) -> tuple[Service, ...]:
     """The rooms' services and the settings', the longest base first; the settings have the last word."""
-    known = {base: Service(base=base, gap_seconds=gap) for base, gap in _named()}
+    known = {base: Service(base=base, gap_seconds=gap, insecure=base.startswith("http:")) for base, gap in _named()}
     for given in settings.service:
         gap = given.gap_seconds
         if gap is None:

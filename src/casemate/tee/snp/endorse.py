@@ -30,7 +30,7 @@ def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
         raise Unusable("the report is signed by a VLEK, which only its cloud provider can give", hint="put it beside")
     given = next((der for kind, der in sent if kind in ("VCEK", "VLEK")), None)
     named = report.product or (vek.read(given).product if given else "")
-    last: Unavailable | Unusable | None = None
+    last: Unavailable | None = None
     for product in [named] if named else ["Milan", "Genoa"]:
         base = f"{SERVICE}/{'vlek' if vlek else 'vcek'}/v1/{product}"
         try:
@@ -38,7 +38,7 @@ def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
             authorities = pem.certificates(fetch(f"{base}/cert_chain"), "cert_chain")
             lists = {f"ark-{product.lower()}.crl": fetch(f"{base}/crl")}
             return Endorsements(certificates=(*leaf, *authorities), collateral=lists)
-        except (Unavailable, Unusable) as error:
+        except Unavailable as error:
             last = error
     raise last or Unusable("the CPU of this report is not known")
 
