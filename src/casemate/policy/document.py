@@ -128,7 +128,17 @@ def judge(claims: Claims, policy: Policy = DEFAULT) -> tuple[Finding, ...]:
         findings.append(_demand("policy.init_data", policy.init_data, claims.init_data))
     for register, values in sorted(policy.measurement.items()):
         findings.append(_demand(f"policy.measurement.{register}", values, claims.measurement.get(register, "")))
+    if policy.measurement and claims.rests_on and not set(claims.rests_on) & set(policy.measurement):
+        findings.append(_base(claims))
     return tuple(findings)
+
+
+def _base(claims: Claims) -> Finding:
+    """The policy names registers that are worth nothing without one that it does not name (`Claims.rests_on`)."""
+    first = claims.rests_on[0]
+    wanted = f"a value for {' or '.join(claims.rests_on)} in the policy"
+    hint = "the registers that it names are the word of a layer that only this one identifies"
+    return Finding(f"policy.measurement.{first}", wanted, claims.measurement.get(first, "absent"), hint)
 
 
 def _demand(rule: str, values: tuple[str, ...], found: str) -> Finding:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from casemate.crypto import pem
 from casemate.errors import Malformed, Refused, Unusable
-from casemate.policy import platform, references
+from casemate.policy import document, platform, references
 from casemate.policy.appraise import measurement
 from casemate.schema.endorsements import DEVELOPMENT, Endorsements
 from casemate.schema.evidence import Evidence
@@ -278,6 +278,8 @@ def test_pcrs_alone_are_no_reference(kind, base):
             name="mine", format="x", tee=claims.tee, registers={k: OneOf((v,)) for k, v in wanted.items()}
         )
         assert all(f.ok for f in references.compare(claims, [signed])) == ok
+        policy = document.Policy(measurement={name: (value,) for name, value in wanted.items()})
+        assert all(f.ok for f in document.judge(claims, policy)) == ok
         if not ok:
             assert [f.rule for f in findings] == [f"measurement.{claims.rests_on[0]}"]
 
