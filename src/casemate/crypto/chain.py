@@ -63,6 +63,7 @@ class Certificate:
     key: bytes
     key_digest: bytes
     names: tuple[bytes, bytes]
+    validity: tuple[datetime, datetime]
 
     @property
     def serial(self) -> int:
@@ -104,7 +105,7 @@ def _load(der: bytes) -> Certificate:
     extended = _extension(extensions, x509.ExtendedKeyUsage)
     unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))
     # Read all that the rules read later: `cryptography` parses lazily and would raise there.
-    _ = (cert.issuer, cert.not_valid_before_utc, cert.not_valid_after_utc, cert.signature_hash_algorithm)
+    _ = (cert.issuer, cert.signature_hash_algorithm)
     key = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Certificate(
         cert=cert,
@@ -117,6 +118,7 @@ def _load(der: bytes) -> Certificate:
         key=key,
         key_digest=hashlib.sha256(key).digest(),
         names=(cert.subject.public_bytes(), cert.issuer.public_bytes()),
+        validity=(cert.not_valid_before_utc, cert.not_valid_after_utc),
     )
 
 
@@ -157,7 +159,7 @@ def walk(
         path.findings += _validity(item, now, rule)
         fault = _issuer_fault(item, position) if position else _leaf_fault(item, leaf_usages, leaf_bit)
         path.findings += _usage(item, position, fault, rule)
-    path.not_after = min(item.cert.not_valid_after_utc for item in links)
+    path.not_after = min(item.validity[1] for item in links)
     if crls:
         _revocation(links, crls, now, path, rule)
     return path
@@ -220,7 +222,7 @@ def is_root(der: bytes, key_digest: bytes) -> bool:
 
 
 def _validity(item: Certificate, now: datetime, rule: str) -> list[Finding]:
-    start, end = item.cert.not_valid_before_utc, item.cert.not_valid_after_utc
+    start, end = item.validity
     if start <= now <= end:
         return []
     return [

@@ -11,23 +11,25 @@ from casemate.errors import Malformed
 class Cursor:
     """Reads fixed-width integers and byte strings from `data`; `name` appears in errors."""
 
-    def __init__(self, data: bytes, name: str = "data") -> None:
-        self._data = memoryview(data)
+    def __init__(self, data: bytes | memoryview, name: str = "data") -> None:
+        self._data = bytes(data)
+        self._size = len(self._data)
         self._name = name
         self.offset = 0
 
     @property
     def remaining(self) -> int:
         """Bytes not read yet."""
-        return len(self._data) - self.offset
+        return self._size - self.offset
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        if count < 0 or count > self.remaining:
-            raise Malformed(f"{self._name}: {count} bytes wanted at offset {self.offset}, {self.remaining} left")
         start = self.offset
-        self.offset += count
-        return bytes(self._data[start : self.offset])
+        end = start + count
+        if count < 0 or end > self._size:
+            raise Malformed(f"{self._name}: {count} bytes wanted at offset {start}, {self._size - start} left")
+        self.offset = end
+        return self._data[start:end]
 
     def uint(self, width: int, *, big: bool = False) -> int:
         """An unsigned integer of `width` bytes, little-endian unless `big`."""
@@ -35,31 +37,31 @@ class Cursor:
 
     def u8(self) -> int:
         """One byte."""
-        return self.uint(1)
+        return self.take(1)[0]
 
     def u16(self) -> int:
         """Two bytes, little-endian."""
-        return self.uint(2)
+        return int.from_bytes(self.take(2), "little")
 
     def u32(self) -> int:
         """Four bytes, little-endian."""
-        return self.uint(4)
+        return int.from_bytes(self.take(4), "little")
 
     def u64(self) -> int:
         """Eight bytes, little-endian."""
-        return self.uint(8)
+        return int.from_bytes(self.take(8), "little")
 
     def be16(self) -> int:
         """Two bytes, big-endian."""
-        return self.uint(2, big=True)
+        return int.from_bytes(self.take(2), "big")
 
     def be32(self) -> int:
         """Four bytes, big-endian."""
-        return self.uint(4, big=True)
+        return int.from_bytes(self.take(4), "big")
 
     def be64(self) -> int:
         """Eight bytes, big-endian."""
-        return self.uint(8, big=True)
+        return int.from_bytes(self.take(8), "big")
 
     def sized16(self, limit: int = 65535) -> bytes:
         """A byte string behind a two-byte big-endian length (TPM2B)."""

@@ -243,7 +243,7 @@ def _digest(values: dict[int, bytes], chosen: tuple[int, ...], bank: str) -> byt
 
 def _signer(message: bytes, parts: _Parts) -> tuple[bytes, bytes]:
     """(key, signature) that verify together; the first of each where none does, so that the refusal tells it."""
-    from casemate.tee.tpm.verify import signed
+    from casemate.tee.tpm.judge import signed
 
     for key in dict.fromkeys(parts.keys):
         for signature in parts.signatures:

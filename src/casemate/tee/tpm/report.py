@@ -118,11 +118,19 @@ def parse_evidence(primary: dict[str, Any]) -> Report:
     return Report(
         message=_bytes(wire.tpm_quote.message, "tpm_quote.message"),
         signature=_bytes(wire.tpm_quote.signature, "tpm_quote.signature"),
-        pcrs=tuple(unhex(p, f"tpm_quote.pcrs[{i}]", size=32) for i, p in enumerate(wire.tpm_quote.pcrs)),
+        pcrs=_pcrs(wire.tpm_quote.pcrs),
         ak_public=_bytes(wire.ak_public, "ak_public"),
         ak_chain=tuple(_bytes(c, f"ak_chain[{i}]", MAX_CERTIFICATE) for i, c in enumerate(wire.ak_chain)),
         event_log=_bytes(wire.event_log, "event_log", MAX_EVENT_LOG) if wire.event_log else None,
     )
+
+
+def _pcrs(texts: list[str]) -> tuple[bytes, ...]:
+    """The registers; decoded in one piece, and one by one only to name the one that is wrong."""
+    if all(len(text) == 64 for text in texts):
+        data = unhex("".join(texts), "tpm_quote.pcrs") if texts else b""
+        return tuple(data[at : at + 32] for at in range(0, len(data), 32))
+    return tuple(unhex(text, f"tpm_quote.pcrs[{i}]", size=32) for i, text in enumerate(texts))
 
 
 def _bytes(text: str, name: str, limit: int = _MAX_STRUCTURE) -> bytes:
@@ -159,9 +167,13 @@ def read_selections(read: Cursor) -> tuple[tuple[str, tuple[int, ...]], ...]:
         if size > 4:
             raise Malformed(f"TPML_PCR_SELECTION: a bitmap of {size} bytes")
         bits = int.from_bytes(read.take(size), "little")
-        indexes = tuple(i for i in range(8 * size) if bits >> i & 1)
+        indexes = tuple(range(8 * size)) if bits == (1 << 8 * size) - 1 else _bits(bits)
         found.append((HASHES.get(algorithm, f"{algorithm:#06x}"), indexes))
     return tuple(found)
+
+
+def _bits(value: int) -> tuple[int, ...]:
+    return tuple(i for i in range(value.bit_length()) if value >> i & 1)
 
 
 def parse_signature(data: bytes) -> Signature:
