@@ -6,15 +6,18 @@ without a refusal is listed here with its reason, and nothing else may.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from casemate.crypto import pem
 from casemate.errors import Malformed, Refused, Unusable
+from casemate.policy import platform
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
@@ -57,6 +60,9 @@ def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
         return
     if tee == "cca":
         yield from cca_parts(genuine)
+        return
+    if tee == "nvidia":
+        yield from nvidia_parts(genuine)
         return
     judge = room(tee).verify
 
@@ -103,6 +109,42 @@ def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
                 return with_evidence({"quote": b64(quote)}, Endorsements(collateral=documents | {name: c}))
 
             yield name, document, changed, text_reason
+
+
+def nvidia_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
+    """The device's report and chain; the manifests, which must still vouch for it; OCSP responses while current."""
+    raw = {p.name: p.read_bytes() for p in genuine.folder.rglob("*") if p.is_file()}
+    report, sent = raw["report.bin"], raw["cert_chain.pem"]
+    rims = {"rim/driver": raw["driver_rim.xml"], "rim/vbios": raw["vbios_rim.xml"]}
+
+    def verify(report=report, sent=sent, now=genuine.as_of, **collateral):
+        entry = {"arch": "HOPPER", "evidence": b64(report), "certificate": b64(sent)}
+        evidence = Evidence(tee="nvidia", primary={"device_evidence_list": [entry]})
+        return room("nvidia").verify(evidence, Endorsements(collateral=collateral), Request(), now)
+
+    def vouched(**changed):
+        claims = verify(**(rims | changed))
+        findings = [f for f in platform.judge(claims) if not f.ok]
+        if findings:
+            raise Refused(findings)
+        return claims
+
+    def counted(data, now, good):
+        claims = verify(now=now, **{"ocsp/1": data})
+        if f"{good} of" not in claims.values["revocation"]:
+            raise Refused.because("nvidia.ocsp", expected="a response that counts", found="one that does not")
+        return claims
+
+    def space(offset):
+        return WHITE_SPACE if sent[offset : offset + 1] == b"\n" else ""
+
+    yield "report", report, lambda c: verify(report=c), lambda _: ""
+    yield "chain", sent, lambda c: verify(sent=c), space
+    for name, data in rims.items():
+        yield name, data, lambda c, name=name: vouched(**{name: c}), lambda _: ""
+    response = base64.b64decode(raw["gpu_certificate_l3.b64"])
+    then = datetime(2025, 8, 21, 12, tzinfo=UTC)
+    yield "ocsp", response, lambda c: counted(c, then, 1), lambda _: ""
 
 
 def azure_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
@@ -165,8 +207,8 @@ def cca_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str
     yield "platform key", key, lambda c: verify(key=c), lambda o: WHITE_SPACE if key[o : o + 1] == b"\n" else ""
 
 
-SAMPLES = ("nitro/prod-2024", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening", "tdx/v4-b0c06f-uptodate",
-           "tdx/v5-90c06f-uptodate", "azure-vtpm/snp-milan-v1", "azure-vtpm/snp-genoa-v0",
+SAMPLES = ("nitro/prod-2024", "nvidia/hopper-550.90.07-full", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening",
+           "tdx/v4-b0c06f-uptodate", "tdx/v5-90c06f-uptodate", "azure-vtpm/snp-milan-v1", "azure-vtpm/snp-genoa-v0",
            "azure-vtpm/tdx-v1", "cca/draft-ffm-00-profile", "cca/legacy-profile-token")  # fmt: skip
 
 
