@@ -23,6 +23,7 @@ from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.files import Case, Gathered, statements
 from casemate.tee.tpm import report
+from casemate.tee.tpm.judge import signed
 from casemate.wire.encoding import b64
 
 _MAGIC = report.MAGIC.to_bytes(4, "big") + report.TYPE_QUOTE.to_bytes(2, "big")
@@ -243,8 +244,6 @@ def _digest(values: dict[int, bytes], chosen: tuple[int, ...], bank: str) -> byt
 
 def _signer(message: bytes, parts: _Parts) -> tuple[bytes, bytes]:
     """(key, signature) that verify together; the first of each where none does, so that the refusal tells it."""
-    from casemate.tee.tpm.judge import signed
-
     for key in dict.fromkeys(parts.keys):
         for signature in parts.signatures:
             if signed(report.Report(message, signature, (), key, (), None)):
