@@ -53,7 +53,10 @@ def trust_domain(platform: FakePlatform | None = None) -> FakeTd:
 
 @dataclass
 class FakeCvm:
-    """A confidential VM. `modulus` is that of another TPM's key, whose quotes are then made elsewhere."""
+    """A confidential VM. `initdata` is the document that it started with; without one, whichever a request asks for.
+
+    `modulus` is that of another TPM's key, whose quotes are then made elsewhere.
+    """
 
     hardware: FakeChip | FakeTd = field(default_factory=FakeChip)
     version: int = 2
@@ -90,7 +93,7 @@ class FakeCvm:
     def collect(self, request: Request) -> Evidence:
         """Evidence for `request`, in the form of `version`."""
         asked = request.report_data or b""
-        parts = self._parts(asked if self.version >= 2 else b"", asked)
+        parts = self._parts(asked if self.version >= 2 else b"", asked, request.initdata_digest)
         if self.broken:
             BROKEN[self.broken](parts)
         report = parts.hcl()
@@ -109,10 +112,11 @@ class FakeCvm:
         data = td_report[128:192]
         return unb64(self.hardware.collect(Request(report_data=data)).primary["quote"])
 
-    def _parts(self, user_data: bytes, extra: bytes) -> Parts:
+    def _parts(self, user_data: bytes, extra: bytes, digest: bytes | None = None) -> Parts:
         values = [self.pcrs.get(i, bytes(32)) for i in _ALL]
-        if self.initdata is not None:
-            values[8] = hashlib.sha256(bytes(32) + hashlib.sha256(self.initdata).digest()).digest()
+        measured = digest if self.initdata is None else hashlib.sha256(self.initdata).digest()
+        if measured is not None:
+            values[8] = hashlib.sha256(bytes(32) + measured).digest()
         return Parts(self, user_data=user_data, extra=extra, pcrs=values)
 
 
