@@ -43,6 +43,8 @@ def main() -> int:
     if asked.list:
         print("\n".join(names))
         return 0
+    if unknown := sorted(set(names) - set(known())):
+        options.error(f"no such target: {', '.join(unknown)}")
     share = max(1, asked.seconds // len(names))
     failed = []
     for name in names:

@@ -1,0 +1,107 @@
+"""Evidence of further rooms: Hygon CSV, IBM SE, NVIDIA; and Nitro's images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fuzz.target import One, target
+
+
+def _asked() -> Any:
+    from casemate.schema.request import Request
+
+    return Request(report_data=b"r" * 48, initdata_digest=b"i" * 32)
+
+
+def _primary(evidence: Any) -> bytes:
+    from casemate.wire import jcs
+
+    return jcs.canonical(evidence.primary)
+
+
+def _eif() -> Iterable[bytes]:
+    from casemate.testing.eif import FakeImage
+
+    yield FakeImage().build()
+
+
+@target("eif", _eif, errors=("Malformed", "Refused"), longest=65536)
+def eif() -> One:
+    """Enclave images, measured: a signature that does not hold is refused."""
+    from casemate.tee.nitro.measure import eif
+
+    return eif
+
+
+def _csv() -> Iterable[bytes]:
+    from casemate.testing.csv import FakeHygon
+
+    yield FakeHygon().report(b"r" * 48)
+
+
+@target("csv-report", _csv)
+def csv_report() -> One:
+    """Hygon CSV reports."""
+    from casemate.tee.csv import report
+
+    return report.parse
+
+
+def _csv_evidence() -> Iterable[bytes]:
+    from casemate.testing.csv import FakeHygon
+
+    yield _primary(FakeHygon().collect(_asked()))
+
+
+@target("csv-evidence", _csv_evidence, longest=65536)
+def csv_evidence() -> One:
+    """CSV's part of an attestation message."""
+    from casemate.tee.csv import wire
+    from casemate.wire import jcs
+
+    return lambda data: wire.parse_evidence(jcs.parse_object(data))
+
+
+def _se_evidence() -> Iterable[bytes]:
+    from casemate.testing.se import FakeMachine
+
+    yield _primary(FakeMachine().collect(_asked()))
+
+
+@target("se-evidence", _se_evidence, longest=65536)
+def se_evidence() -> One:
+    """SE's part of an attestation message."""
+    from casemate.tee.se import report
+    from casemate.wire import jcs
+
+    return lambda data: report.parse_evidence(jcs.parse_object(data))
+
+
+def _spdm() -> Iterable[bytes]:
+    from casemate.testing.nvidia import FakeGpu
+
+    for arch in ("HOPPER", "BLACKWELL", "LS10"):
+        yield FakeGpu(arch).report(b"n" * 32)
+
+
+@target("spdm-report", _spdm)
+def spdm_report() -> One:
+    """SPDM measurements of NVIDIA devices."""
+    from casemate.tee.nvidia import report
+
+    return report.parse
+
+
+def _rim() -> Iterable[bytes]:
+    from casemate.testing.nvidia import FakeGpu
+
+    yield from (data for name, data in FakeGpu().endorsements.collateral.items() if name.endswith(".xml"))
+
+
+@target("nvidia-rim", _rim, longest=65536)
+def nvidia_rim() -> One:
+    """Reference integrity manifests, before their signature."""
+    from casemate.tee.nvidia import rim
+
+    return rim.parse
