@@ -50,16 +50,14 @@ def _papers(blobs: tuple[File, ...]) -> tuple[dict[str, bytes], list[str]]:
     parts: dict[str, bytes] = {}
     used: list[str] = []
     for blob in blobs:
-        first, rest = blob.data[: wire.CA_SIZE], blob.data[wire.CA_SIZE :]
-        taken = []
-        if _usage(wire.authority, first) == wire.HRK and (not rest or len(rest) == _PAIR):
-            taken.append(("hrk", first))
-            first, rest = rest[: wire.CA_SIZE], rest[wire.CA_SIZE :]
-        if _usage(wire.authority, first) == wire.HSK and len(rest) in (0, wire.CERTIFICATE_SIZE):
-            taken.append(("hsk", first))
-            first = rest
-        if _usage(wire.certificate, first) == wire.CEK:
-            taken.append(("cek", first))
+        rest, taken = blob.data, []
+        for name, usage in (("hrk", wire.HRK), ("hsk", wire.HSK)):
+            first, behind = rest[: wire.CA_SIZE], rest[wire.CA_SIZE :]
+            if len(behind) in (0, wire.CERTIFICATE_SIZE, _PAIR) and _usage(wire.authority, first) == usage:
+                taken.append((name, first))
+                rest = behind
+        if _usage(wire.certificate, rest) == wire.CEK:
+            taken.append(("cek", rest))
         for name, data in taken:
             parts.setdefault(name, data)
         used += [blob.name] if taken else []
