@@ -103,6 +103,7 @@ def test_an_exchange_entry_stays_inside():
 )
 def test_the_image_is_known_by_its_header(image):
     assert se.measure(Launch(kernel=image)).values["tag"] == TAGS.tag.hex()
+    assert se.measure(Launch(image=image)).values["pld"] == TAGS.pld.hex()
     assert image_tags(image) == TAGS
 
 

@@ -83,6 +83,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         values=_values(token),
         checks=tuple(rules.checks),
         cautions=tuple(rules.cautions),
+        rests_on=("rim",),  # the realm's own software extends the others
     )
 
 

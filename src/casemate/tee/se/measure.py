@@ -27,8 +27,8 @@ def machine(launch: Launch) -> Machine:
 
 
 def measure(launch: Launch) -> Measurement:
-    """The tags of the SE image that is given as the launch's kernel."""
-    tags = image_tags(launch.kernel)
+    """The tags of the SE image that is given as the launch's image, or as its kernel."""
+    tags = image_tags(launch.image or launch.kernel)
     return Measurement(tee="se", values=values(tags))
 
 
