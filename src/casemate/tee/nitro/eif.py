@@ -73,9 +73,9 @@ def parse(data: bytes | memoryview) -> Image:
     if zlib.crc32(view[HEADER:], zlib.crc32(view[: HEADER - 4])) != read.be32():
         raise Malformed("enclave image: its checksum is another", hint="the file was cut off or changed; copy it again")
     sections = _sections(view)
-    if len(sections) != count or [(at, len(part)) for at, _, part in sections] != list(
-        zip(offsets[:count], sizes[:count], strict=True)
-    ):
+    table = [(at, len(part)) for at, _, part in sections]
+    table += [(0, 0)] * (MAX_SECTIONS - len(table))
+    if len(sections) != count or table != list(zip(offsets, sizes, strict=True)):
         raise Malformed("enclave image: its header and its sections do not agree")
     return _image(version, "arm64" if flags & _ARM64 else "x86_64", [(kind, part) for _, kind, part in sections])
 
