@@ -6,6 +6,8 @@ import base64
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from casemate.errors import Refused
 from casemate.schema.endorsements import Endorsements
@@ -17,6 +19,7 @@ from casemate.testing.snp import FakeChip
 
 TEE = "azure-vtpm"
 ASKED = Request(report_data=b"r" * 48)
+REPORT = FakeCvm().hcl_report(b"")
 
 
 def cvm(kind, **options):
@@ -126,3 +129,23 @@ def test_further_evidence_is_told():
 def test_other_files_are_nobodys(data):
     for tee in ("az-snp-vtpm", "az-tdx-vtpm"):
         assert gatherer(tee)(sort([File("a", data)])) is None
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 300) | st.text(max_size=5),
+        lambda x: (
+            st.lists(x, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["tpm_quote", "hcl_report", "vcek", "pcrs", "message", "signature", "evidence", "tee"]),
+                x,
+            )
+        ),
+    ),
+    st.binary(max_size=80),
+)
+def test_fuzz_strange_files_are_nobodys(value, data):
+    case = sort([File("a", json.dumps(value).encode()), File("b", data), File("c", REPORT + data)])
+    for tee in ("az-snp-vtpm", "az-tdx-vtpm"):
+        assert gatherer(tee)(case) is None

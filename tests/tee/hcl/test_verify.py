@@ -320,6 +320,27 @@ def test_endorse_gathers_the_authorities_of_the_chip():
     assert verify(machine, evidence, endorsements=merged).values["revocation"] == "partly checked"
 
 
+def test_a_vcek_may_come_from_amd():
+    """Evidence without it is judged with one from elsewhere, and `endorse` asks for it by chip and TCB."""
+    machine = cvm("snp")
+    chip, asked = machine.hardware, []
+    evidence = machine.collect(ASKED)
+    bare = Evidence(tee=evidence.tee, primary={k: v for k, v in evidence.primary.items() if k != "vcek"})
+    with pytest.raises(Unusable, match="vek"):
+        verify(machine, bare)
+
+    def fetch(url):
+        asked.append(url)
+        if "chain" in url:
+            return (azure.pem(chip.ask.certificate) + azure.pem(chip.ark.certificate)).encode()
+        return chip.ark.crl() if url.endswith("crl") else dict(chip.chain)["VCEK"]
+
+    found = room(machine.tee).endorse(bare, fetch)
+    assert "/vcek/v1/Milan/7777" in asked[0]
+    merged = Endorsements(anchors=machine.endorsements.anchors, certificates=found.certificates)
+    assert verify(machine, bare, endorsements=merged).values["signing_key"] == "VCEK"
+
+
 def test_endorse_asks_intel_for_the_quotes_collateral():
     machine, asked = cvm("tdx"), []
 

@@ -8,7 +8,7 @@ Rules (checks)
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from casemate.errors import Unusable
 from casemate.schema.claims import Claims
@@ -17,6 +17,9 @@ from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee.rules import Rules
 from casemate.wire.encoding import b64
+
+if TYPE_CHECKING:
+    from casemate.tee.hcl.report import HclReport, Sent
 
 NAME, HARDWARE = "az-snp-vtpm", "snp"
 # CoCo shows these of SNP's claims as text here, and the measurement in base64.
@@ -30,7 +33,7 @@ _AS_TEXT = (
 def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now: datetime) -> Claims:
     """Claims of both layers, or `Refused` with every failed rule; `Unusable` when only AMD's certificates are missing.
 
-    `endorsements` are those of SNP: ASK and ARK, revocation lists as `*.crl`.
+    `endorsements` are those of SNP: ASK and ARK, a VCEK where none came along, revocation lists as `*.crl`.
     """
     from casemate.tee.hcl import report as wire
     from casemate.tee.hcl import verify as hcl
@@ -54,9 +57,9 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     return hcl.compose(NAME, found, request, values=values, registers=registers, rests_on=base)
 
 
-def hardware(report: Any, sent: Any) -> Evidence:
+def hardware(report: HclReport, sent: Sent) -> Evidence:
     """The SNP evidence inside."""
-    chain = [{"cert_type": "VCEK", "data": b64(sent.hardware)}]
+    chain = [{"cert_type": "VCEK", "data": b64(sent.hardware)}] if sent.hardware else None
     return Evidence(tee=HARDWARE, primary={"attestation_report": b64(report.hardware), "cert_chain": chain})
 
 

@@ -32,8 +32,8 @@ class Found:
     used: tuple[str, ...]
 
 
-def machines(case: Case, tee: str, member: str, kind: int, papers: Sequence[File]) -> list[Found]:
-    """Every evidence of `tee` in the case; `papers` are what the loose pieces may need as `member`, the best first."""
+def machines(case: Case, tee: str, member: str, kind: int, papers: Sequence[File] | None = None) -> list[Found]:
+    """Every evidence of `tee` in the case; `papers` are what loose pieces need as `member`, the best first."""
     found = []
     for statement in statements(case, tee):
         sent = _sent(statement.primary, member, kind)
@@ -41,13 +41,14 @@ def machines(case: Case, tee: str, member: str, kind: int, papers: Sequence[File
             found.append(Found(statement.name, statement.evidence(tee), sent, (statement.name,)))
     reports = [blob for blob in case.blobs if wire.kind_of(blob.data) == kind]
     quotes = [*_json_quotes(case), *_binary_quotes(case)]
-    if reports and quotes and papers:
-        (name, quote), paper = quotes[0], papers[0]
-        primary = {"tpm_quote": quote, "hcl_report": list(reports[0].data), member: list(paper.data)}
+    if reports and quotes and (papers or papers is None):
+        name, quote = quotes[0]
+        primary = {"tpm_quote": quote, "hcl_report": list(reports[0].data)}
+        if papers:
+            primary[member] = list(papers[0].data)
         sent = _sent(primary, member, kind)
         if sent is not None:
-            files = {file.name for file in case.files}
-            used = tuple(n for n in (reports[0].name, name, paper.name) if n in files)
+            used = (reports[0].name, name, *(paper.name for paper in (papers or ())[:1]))
             found.append(Found(reports[0].name, Evidence(tee=tee, primary={"version": 1} | primary), sent, used))
     return found
 

@@ -77,7 +77,10 @@ class RuntimeData:
 
 @dataclass(frozen=True)
 class Sent:
-    """The decoded JSON. `signature` is bare (RSASSA, no TPMT header); `hardware` is the VCEK (DER) or the TD quote."""
+    """The decoded JSON. `signature` is bare (RSASSA, no TPMT header).
+
+    `hardware` is the VCEK (DER; empty where none came along) or the TD quote.
+    """
 
     version: int
     message: bytes
@@ -164,8 +167,15 @@ def parse_evidence(primary: Mapping[str, Any], hardware: str) -> Sent:
         signature=_hex(quote.get("signature"), "signature", 512),
         pcrs=values,
         report=_text(report, "hcl_report", MAX_REPORT),
-        hardware=_text(primary.get(hardware), hardware, MAX_CERTIFICATE if hardware == "vcek" else MAX_QUOTE),
+        hardware=_paper(primary.get(hardware), hardware),
     )
+
+
+def _paper(value: Any, name: str) -> bytes:
+    """A VCEK may be left out, since AMD publishes it; a TD quote is part of the evidence."""
+    if name != "vcek":
+        return _text(value, name, MAX_QUOTE)
+    return b"" if value is None else _text(value, name, MAX_CERTIFICATE)
 
 
 def _hex(value: Any, name: str, limit: int) -> bytes:

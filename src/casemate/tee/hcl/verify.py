@@ -127,7 +127,8 @@ def _runtime_data(found: Found, report_data: bytes, request: Request) -> None:
     except Malformed as error:
         rules.check("runtime_data.format", False, "the paravisor's JSON with its TPM's key", error)
         return
-    rules.check("runtime_data.format", True, "the paravisor's JSON with its TPM's key", "so")
+    size = found.runtime_data.ak_modulus.bit_length()
+    rules.check("runtime_data.format", True, "the paravisor's JSON with its TPM's key", f"an RSA key of {size} bits")
     if request.report_data is not None and found.sent.version >= 2:
         hint = "the hardware report was made for another request: ask for it again"
         rules.register("runtime_data.user_data", request.report_data, found.runtime_data.user_data, hint)
@@ -136,14 +137,16 @@ def _runtime_data(found: Found, report_data: bytes, request: Request) -> None:
 def _quote(found: Found, request: Request) -> None:
     sent, rules = found.sent, found.rules
     signed = found.runtime_data is not None and _signed(found.runtime_data, sent)
-    rules.check("quote.signature", signed, "a signature by the key in the runtime data", "one" if signed else "none",
+    shown = "signed" if signed else "not signed"
+    rules.check("quote.signature", signed, "the quote signed by the key in the runtime data", shown,
                 "the quote was changed, or is another TPM's")  # fmt: skip
     try:
         found.attest = attest = tpm.parse_attest(sent.message)
     except Malformed as error:
         rules.check("quote.format", False, "a TPMS_ATTEST of type quote", error, "ask the TPM for a quote")
         return
-    rules.check("quote.format", True, "a TPMS_ATTEST of type quote", "one")
+    firmware = f"a quote of TPM firmware {attest.firmware_version:016x}"
+    rules.check("quote.format", True, "a TPMS_ATTEST of type quote", firmware)
     if request.report_data is not None:
         same = bool(request.report_data) and hmac.compare_digest(request.report_data, attest.extra_data)
         wanted, shown = (data.hex() or "nothing" for data in (request.report_data, attest.extra_data))
