@@ -58,6 +58,9 @@ def parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
     if tee == "azure-vtpm":
         yield from azure_parts(genuine)
         return
+    if tee == "hygon-csv":
+        yield from csv_parts(genuine)
+        return
     if tee == "cca":
         yield from cca_parts(genuine)
         return
@@ -207,9 +210,26 @@ def cca_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str
     yield "platform key", key, lambda c: verify(key=c), lambda o: WHITE_SPACE if key[o : o + 1] == b"\n" else ""
 
 
+def csv_parts(genuine) -> Iterable[tuple[str, bytes, Verify, Callable[[int], str]]]:
+    """A Hygon report and the certificates above it: no byte may be changed."""
+    files = {name: genuine.read(f"{name}.bin") for name in ("report", "hsk_cek", "hrk")}
+
+    def changed(name: str) -> Verify:
+        def verify(data: bytes) -> object:
+            given = files | {name: data}
+            evidence = Evidence(tee="csv", primary={"attestation_report": b64(given.pop("report"))})
+            return room("csv").verify(evidence, Endorsements(collateral=given), Request(), genuine.as_of)
+
+        return verify
+
+    for name, data in files.items():
+        yield name, data, changed(name), lambda _: ""
+
+
 SAMPLES = ("nitro/prod-2024", "nvidia/hopper-550.90.07-full", "snp/milan-v2-coco", "sgx/v3-00a067-swhardening",
            "tdx/v4-b0c06f-uptodate", "tdx/v5-90c06f-uptodate", "azure-vtpm/snp-milan-v1", "azure-vtpm/snp-genoa-v0",
-           "azure-vtpm/tdx-v1", "cca/draft-ffm-00-profile", "cca/legacy-profile-token")  # fmt: skip
+           "azure-vtpm/tdx-v1", "cca/draft-ffm-00-profile", "cca/legacy-profile-token",
+           "hygon-csv/csv-full-chain")  # fmt: skip
 
 
 def judge_mutations(genuine, stride: int) -> None:
