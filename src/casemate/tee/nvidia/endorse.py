@@ -58,8 +58,8 @@ def rim_ids(report: wire.Report, arch: str) -> tuple[str, ...]:
 
 def endorse(evidence: Evidence, fetch: Fetch) -> Endorsements:
     """All that can be had. `Unavailable` when not one manifest can be; OCSP and lists may be absent, which is told."""
-    from casemate.tee.nvidia.manifests import RIM
-    from casemate.tee.nvidia.verify import CRL, OCSP
+    from casemate.tee.nvidia.manifests import CRL, RIM
+    from casemate.tee.nvidia.verify import OCSP
 
     collateral: dict[str, bytes] = {}
     chains: list[Sequence[bytes]] = []

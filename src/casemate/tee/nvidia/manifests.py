@@ -22,8 +22,9 @@ from casemate.tee.nvidia import rim
 from casemate.tee.roots import Root, trusted
 from casemate.tee.rules import Rules
 
-RIM = "rim/"
+RIM, CRL = "rim/", "crl/"
 MAX_RIMS = 64
+MAX_LISTS = 32
 # Anchors for manifests name this, so that no anchor for devices vouches for manifests, or the other way round.
 ANCHORED = "nvidia-rim"
 # SHA-256 of the root's key (DER SubjectPublicKeyInfo). The certificate's SHA-256 is 12977b51...1df5d1.
@@ -65,9 +66,9 @@ class Rims:
             fitting = [u for u in self.given if _fits(u.claimed, version, products)]
             held = [m for u in fitting if (m := _held(u, endorsements, now, vouched, rules)) is not None]
             held = [m for m in held if _fits(m, version, products)]
-            if not fitting:
-                absent.append(f"none for {kind} {version or '(unnamed)'}")
-            if held:
+            if not held:
+                absent.append(f"none{' that holds' if fitting else ''} for {kind} {version or '(unnamed)'}")
+            else:
                 found.append(held)
                 vouched.names[kind] = version
         shown = ", ".join(f"{kind} {version or '(unnamed)'}" for kind, version in wanted.items())
@@ -91,6 +92,11 @@ def load(endorsements: Endorsements) -> Rims:
     return Rims(tuple(given), tuple(broken))
 
 
+def revocation_lists(endorsements: Endorsements) -> list[bytes]:
+    """The lists that were given (DER); each counts for the issuer that signed it."""
+    return [data for name, data in sorted(endorsements.collateral.items()) if name.startswith(CRL)][:MAX_LISTS]
+
+
 def _fits(manifest: rim.Manifest, version: str, products: set[str]) -> bool:
     return bool(version) and manifest.version.upper() == version.upper() and manifest.product in products
 
@@ -100,9 +106,10 @@ def _held(rim_: rim.Unverified, endorsements: Endorsements, now: datetime, vouch
     """The manifest when its signature and its signer's chain hold."""
     name = f"{rim_.claimed.product} {rim_.claimed.version}"
     roots = trusted(ANCHORED, PINS, rim_.certificates, endorsements)
+    crls = revocation_lists(endorsements)
     try:
         path = chain.walk(rim_.certificates[: chain.MAX_LENGTH], [r.certificate for r in roots], now,
-                          rule="nvidia.rim", leaf_usages=None)  # fmt: skip
+                          rule="nvidia.rim", leaf_usages=None, crls=crls)  # fmt: skip
         signer = chain.load(rim_.certificates[0])
     except Malformed as error:
         rules.check("rim.chain", False, "X.509 certificates", error, _HINT)

@@ -2,7 +2,8 @@
 
 Rules
 1. a response counts for the certificate whose issuer's name and key it hashes, and whose serial number it names
-2. it is signed by that issuer, or by a responder that this very issuer certified for OCSP (section 4.2.2.2)
+2. it is signed by that issuer, or by a responder that this very issuer certified for OCSP (section 4.2.2.2); the
+   responder's certificate is valid at `now`, or for a response that is not current, when it was made
 3. `revoked` refuses, however old; `unknown` refuses while the response is current
 4. `good` counts from thisUpdate to nextUpdate; before and after, the response says nothing, which is told
 """
@@ -78,7 +79,8 @@ def judge(responses: Iterable[bytes], paths: Iterable[tuple[Certificate, ...]], 
 
 def _one(response: _Response, child: Certificate, issuer: Certificate, outcome: Outcome, *,
          now: datetime, rules: Rules) -> None:  # fmt: skip
-    fault = _signature_fault(response, issuer)
+    current = response.end is not None and response.start <= now <= response.end
+    fault = _signature_fault(response, issuer, now if current else response.produced)
     if not rules.check("ocsp.signature", not fault, f"a response about {child.subject} by its issuer",
                        fault or "signed", "the response was changed, or another authority made it"):  # fmt: skip
         return
@@ -86,7 +88,7 @@ def _one(response: _Response, child: Certificate, issuer: Certificate, outcome: 
         found = f"{child.subject}, serial {child.serial:x}"
         rules.check("ocsp.revoked", False, "no revoked certificate", found, "this device or manifest is not to be used")
         return
-    if response.end is None or not response.start <= now <= response.end:
+    if not current or response.end is None:
         outcome.stale.add(child.der)
         return
     if rules.check("ocsp.status", response.status == "GOOD", "good", response.status.lower(),
@@ -136,8 +138,8 @@ def _hash(algorithm: hashes.HashAlgorithm, data: bytes) -> bytes:
     return digest.finalize()
 
 
-def _signature_fault(response: _Response, issuer: Certificate) -> str:
-    """Why the response is not signed by one who may, at the time when it was made; empty when it is."""
+def _signature_fault(response: _Response, issuer: Certificate, moment: datetime) -> str:
+    """Why the response is not signed by one who may at `moment`; empty when it is."""
     if response.signature_hash is None or response.signature_hash.name not in ("sha256", "sha384", "sha512"):
         return "another signature algorithm"
     for der in (issuer.der, *response.certificates):
@@ -149,9 +151,7 @@ def _signature_fault(response: _Response, issuer: Certificate) -> str:
             key.verify(response.signature, response.signed, ec.ECDSA(response.signature_hash))
             if der == issuer.der:
                 return ""
-            path = chain.walk(
-                [der], [issuer.der], response.produced, rule="nvidia.ocsp.responder", leaf_usages=_SIGNING
-            )
+            path = chain.walk([der], [issuer.der], moment, rule="nvidia.ocsp.responder", leaf_usages=_SIGNING)
         except (Malformed, InvalidSignature, UnsupportedAlgorithm):
             continue
         return "" if not path.findings else f"{responder.subject}: {path.findings[0].found}"

@@ -40,7 +40,7 @@ NAME = "nvidia"
 PINS: Mapping[str, str] = MappingProxyType(
     {"NVIDIA Device Identity CA": "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4"}
 )
-OCSP, CRL = "ocsp/", "crl/"
+OCSP = "ocsp/"
 _REPORT_DATA = (wire.NONCE_SIZE, 48)
 
 
@@ -51,7 +51,7 @@ class _Judged:
         self.device = device
         self.report = report
         self.identity: identity.Identity | None = None
-        self.leaf = b""
+        self.rom = b""
         self.roots: list[Root] = []
         self.ends: list[datetime] = []
         self.revocation = ""
@@ -103,9 +103,9 @@ def _device(
                 "the report was changed, or the certificates are another device's")  # fmt: skip
     if path is None:
         return found
-    found.leaf = path.links[0].der if path.links else b""
+    found.rom = path.links[1].key_digest if len(path.links) > 1 else b""
     found.identity = _identity(path, device, report, rules)
-    links = [path.links] if path.root is not None else []
+    paths = [path]
     if found.identity is not None:
         vouched = rims.judge(
             report, found.identity.chip, endorsements, switch=device.arch == wire.SWITCH, now=now, rules=rules
@@ -113,8 +113,8 @@ def _device(
         found.vouched = vouched.names
         found.roots += vouched.roots
         found.ends += [p.not_after for p in vouched.paths if p.not_after]
-        links += [p.links for p in vouched.paths]
-    _revocation(links, path, endorsements, found, now=now, rules=rules)
+        paths += vouched.paths
+    _revocation(paths, endorsements, found, now=now, rules=rules)
     ppcie = report.protected_pcie
     rules.caution("protected_pcie", not ppcie, "links between GPUs are encrypted, or there are none",
                   "Protected PCIe mode" if ppcie else "not in Protected PCIe mode",
@@ -125,7 +125,7 @@ def _device(
 def _chain(device: wire.Device, endorsements: Endorsements, now: datetime, found: _Judged,
            rules: Rules) -> chain.Path | None:  # fmt: skip
     sent = device.certificates
-    crls = [data for name, data in endorsements.collateral.items() if name.startswith(CRL)]
+    crls = manifests.revocation_lists(endorsements)
     roots = trusted(NAME, PINS, sent, endorsements)
     try:
         path = chain.walk(sent[: chain.MAX_LENGTH], [r.certificate for r in roots], now, rule="nvidia.device",
@@ -170,28 +170,28 @@ def _nonce(report: wire.Report, request: Request, rules: Rules) -> None:
     rules.equal("nonce", asked[: wire.NONCE_SIZE], report.nonce, hint)
 
 
-def _revocation(links: Sequence[tuple[chain.Certificate, ...]], path: chain.Path, endorsements: Endorsements,
-                found: _Judged, *, now: datetime, rules: Rules) -> None:  # fmt: skip
+def _revocation(paths: Sequence[chain.Path], endorsements: Endorsements, found: _Judged, *, now: datetime,
+                rules: Rules) -> None:  # fmt: skip
     """Absent responses are told and do not refuse: NVIDIA's devices and manifests also expire, and are replaced."""
     given = [data for name, data in endorsements.collateral.items() if name.startswith(OCSP)]
-    outcome = ocsp.judge(given, links, now, rules)
+    outcome = ocsp.judge(given, [p.links for p in paths], now, rules)
     # A device's own certificate is made by its ROM, and no authority speaks of it.
-    wanted = {c.der for i, chained in enumerate(links) for c in chained[1 if i == 0 else 0 : -1]}
+    wanted = {c.der for i, p in enumerate(paths) for c in p.links[0 if i else 1 : -1]}
     if not given:
         told = "no OCSP responses were given"
     else:
         told = f"OCSP: {len(outcome.good & wanted)} of {len(wanted)} certificates good"
         told += f", responses not current for {len(outcome.stale)}" if outcome.stale else ""
-    lists = any(name.startswith(CRL) for name in endorsements.collateral)
-    found.revocation = told + (f"; lists: {path.revocation}" if lists else "; no lists were given")
+    lists = [p.revocation for p in paths] if manifests.revocation_lists(endorsements) else []
+    found.revocation = told + (f"; lists: {', '.join(lists)}" if lists else "; no lists were given")
     rules.check("revocation", True, "no certificate known to be revoked", found.revocation)
     if outcome.ends:
         found.ends.append(outcome.ends)
 
 
 def _together(judged: Sequence[_Judged], request: Request, rules: Rules) -> None:
-    leaves = [one.leaf for one in judged if one.leaf]
-    doubled = len(leaves) - len(set(leaves))
+    roms = [one.rom for one in judged if one.rom]  # the key of the ROM is the device; its firmware's keys may be many
+    doubled = len(roms) - len(set(roms))
     rules.check("unique", not doubled, "each device once", f"{doubled} more than once" if doubled else "each once",
                 "one device must not stand for several")  # fmt: skip
     nonces = {one.report.nonce for one in judged}
