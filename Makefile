@@ -1,8 +1,9 @@
 # Everything a developer does, by name. `make demo` and `make test` set up what they need first.
 PYTHON ?= python3
 BIN := .venv/bin
+SECONDS ?= 1800
 
-.PHONY: help setup demo test soak check fix docs lock bench clean
+.PHONY: help setup demo test soak fuzz check fix docs lock bench clean
 
 help:            ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +19,9 @@ test: setup      ## every test that fits into 20 minutes
 
 soak: setup      ## the long tests; goes on where it stopped
 	@$(BIN)/python scripts/soak.py
+
+fuzz: setup      ## coverage-guided fuzzing of every parser; SECONDS=1800 for all of them together
+	@nice -n 19 $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 check: setup     ## format, lint, types, walls, sizes, generated files
 	@$(BIN)/python scripts/check.py

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.child import TIMEOUT
-from fuzz.target import known
+from fuzz.target import TOGETHER, known
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "fuzz"
@@ -37,6 +37,7 @@ def main() -> int:
     options.add_argument("targets", nargs="*", help="names of targets; all when none is given")
     options.add_argument("--seconds", type=int, default=1800, help="for all targets together")
     options.add_argument("--folder", type=Path, default=FOLDER)
+    options.add_argument("--together", action="store_true", help="all in one process: a short look at each")
     options.add_argument("--list", action="store_true")
     asked = options.parse_args()
     names = asked.targets or list(known())
@@ -45,6 +46,7 @@ def main() -> int:
         return 0
     if unknown := sorted(set(names) - set(known())):
         options.error(f"no such target: {', '.join(unknown)}")
+    names = [TOGETHER] if asked.together else names
     share = max(1, asked.seconds // len(names))
     failed = []
     for name in names:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from fuzz.target import Target, known
+from fuzz.target import Target, find, guarded
 
 GROWTH_MIB = 200  # what parsing may add to the memory of a process that has everything imported
 TIMEOUT = 1
@@ -20,7 +19,7 @@ TIMEOUT = 1
 
 def main(arguments: list[str]) -> None:
     """See the module's head."""
-    target = known()[arguments[0]]
+    target = find(arguments[0])
     if arguments[1] == "--once":
         print(once(target, Path(arguments[2])))
         return
@@ -41,22 +40,6 @@ def main(arguments: list[str]) -> None:
     ]
     atheris.Setup([target.name, str(corpus), *options], run, enable_python_coverage=True)
     atheris.Fuzz()
-
-
-def guarded(target: Target) -> Callable[[bytes], None]:
-    """The parser with its own errors taken as answers."""
-    run = target.make()
-    import casemate.errors
-
-    own = tuple(getattr(casemate.errors, name) for name in target.errors)
-
-    def one(data: bytes) -> None:
-        try:
-            run(data)
-        except own:
-            return
-
-    return one
 
 
 def seeded(target: Target, corpus: Path) -> Path:

@@ -27,6 +27,7 @@ class Target:
 
 
 _TARGETS: dict[str, Target] = {}
+TOGETHER = "together"
 
 
 def target(
@@ -41,6 +42,46 @@ def target(
         return make
 
     return register
+
+
+def find(name: str) -> Target:
+    """A target by its name; `TOGETHER` is all of them, told apart by an input's first byte."""
+    return _together() if name == TOGETHER else known()[name]
+
+
+def _together() -> Target:
+    targets = list(known().values())
+
+    def make() -> One:
+        parsers = [guarded(target) for target in targets]
+
+        def one(data: bytes) -> None:
+            if data:
+                parsers[data[0] % len(parsers)](data[1:])
+
+        return one
+
+    def seeds() -> Iterable[bytes]:
+        for number, target in enumerate(targets):
+            yield from (bytes([number]) + seed for seed in target.seeds())
+
+    return Target(TOGETHER, make, seeds, longest=max(target.longest for target in targets))
+
+
+def guarded(target: Target) -> Callable[[bytes], None]:
+    """The parser with its own errors taken as answers."""
+    run = target.make()
+    import casemate.errors
+
+    own = tuple(getattr(casemate.errors, name) for name in target.errors)
+
+    def one(data: bytes) -> None:
+        try:
+            run(data)
+        except own:
+            return
+
+    return one
 
 
 def known() -> dict[str, Target]:
