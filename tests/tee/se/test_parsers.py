@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casemate.errors import Malformed
+from casemate.errors import Malformed, Unusable
 from casemate.schema.launch import Launch
 from casemate.tee import se
 from casemate.tee.files import File, sort
@@ -161,3 +161,5 @@ def test_pvattest_files():
     assert se.verify(found.evidence, found.endorsements, Request(report_data=b"r" * 64), pki.NOW).fresh
     without = folder(leave=("answer", "asked"), extra=(("response.bin", answer),))
     assert "header" in files.gather(without).missing[0]
+    with pytest.raises(Unusable, match="tags"):
+        se.verify(files.gather(without).evidence, found.endorsements, Request(), pki.NOW)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
@@ -39,6 +39,7 @@ _SUBJECT = {
 }
 _UNIT_END = "Key Signing Service"
 _HASHES = {"sha256", "sha384", "sha512"}
+_ERRORS = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def _signed(item: chain.Certificate, signer: chain.Certificate) -> bool:
     key, algorithm = signer.cert.public_key(), item.cert.signature_hash_algorithm
     if algorithm is None or algorithm.name not in _HASHES:
         return False
-    parameters = item.cert.signature_algorithm_parameters
     try:
+        parameters = item.cert.signature_algorithm_parameters
         if isinstance(key, rsa.RSAPublicKey) and isinstance(parameters, (padding.PSS, padding.PKCS1v15)):
             if key.key_size < 2048:
                 return False
@@ -226,7 +227,7 @@ def _signed(item: chain.Certificate, signer: chain.Certificate) -> bool:
             key.verify(item.cert.signature, item.cert.tbs_certificate_bytes, parameters)
         else:
             return False
-    except InvalidSignature:
+    except (InvalidSignature, *_ERRORS):
         return False
     return True
 
@@ -236,8 +237,9 @@ def _by_key(crl: x509.CertificateRevocationList, signer: chain.Certificate) -> b
     if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
         return False
     try:
+        _ = crl.extensions  # parsed when first read: what cannot be is no list
         return crl.is_signature_valid(key)
-    except (ValueError, TypeError):
+    except _ERRORS:
         return False
 
 

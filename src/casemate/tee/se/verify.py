@@ -56,6 +56,8 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     """Claims of a whole answer, or `Refused` with every failed rule; `Unusable` without request, key or documents."""
     if evidence.tee != NAME:
         raise Unusable(f"evidence of {evidence.tee[:32]!r} was given to the SE room")
+    if evidence.primary.get("image_hdr_tags") == "":  # pvattest's file leaves them out
+        raise Unusable("se: cannot be judged without the tags of the image", hint="give the image, or its header")
     response = wire.parse_evidence(evidence.primary)
     rules = Rules(NAME)
     issued = _issued(endorsements, rules)
