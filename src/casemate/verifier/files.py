@@ -18,12 +18,12 @@ from pathlib import Path
 import msgspec
 
 from casemate.errors import CasemateError, Finding, Malformed, Refused, Unusable
-from casemate.policy import document
+from casemate.policy import document, platform
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Anchor
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
-from casemate.tee import ROOMS, gatherer, room
+from casemate.tee import ROOMS, composite, gatherer
 from casemate.tee.files import Case, File, Gathered, sort
 from casemate.verifier import reading
 from casemate.verifier.result import ACCEPTED, NOT_FRESH, REFUSED, UNUSABLE, Result
@@ -112,10 +112,10 @@ def _judge(found: Gathered, question: Question) -> Result:
     tee = found.evidence.tee
     base = Result(REFUSED, question.now, tee, used=found.used, notes=_notes(question))
     try:
-        claims = _verify(found, found.evidence, question)
+        claims, *devices = _verify(found, found.evidence, question)
         others = [finding for name, evidence in found.also for finding in _other(found, name, evidence, question)]
     except Refused as refusal:
-        return replace(base, checks=refusal.findings)
+        return replace(base, checks=_placed(refusal.findings, found.used[0]) if found.also else refusal.findings)
     except Unusable as error:
         if found.missing:
             raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=error.hint or _FETCH) from error
@@ -123,13 +123,16 @@ def _judge(found: Gathered, question: Question) -> Result:
     if found.missing:
         raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=_FETCH)
     findings = [*claims.checks, *document.judge(claims, question.policy), *others]
+    for device in devices:
+        findings += [*device.checks, *platform.judge(device, question.policy.platform)]
     for judge in question.judges:
         findings += judge(claims)
     verdict = ACCEPTED if all(finding.ok for finding in findings) else REFUSED
     return replace(base, verdict=verdict, claims=claims, checks=tuple(findings))
 
 
-def _verify(found: Gathered, evidence: Evidence, question: Question) -> Claims:
+def _verify(found: Gathered, evidence: Evidence, question: Question) -> tuple[Claims, ...]:
+    """Claims of the evidence and of every device whose evidence came along with it."""
     given = found.endorsements
     endorsements = msgspec.structs.replace(given, anchors=(*given.anchors, *question.anchors))
     initdata = question.initdata if question.initdata is not None else evidence.initdata
@@ -137,19 +140,24 @@ def _verify(found: Gathered, evidence: Evidence, question: Question) -> Claims:
         report_data=question.report_data,
         initdata_digest=hashlib.sha256(initdata).digest() if initdata is not None else None,
     )
-    return room(evidence.tee).verify(evidence, endorsements, request, question.now)
+    return composite.verify_all(evidence, endorsements, request, question.now)
 
 
 def _other(found: Gathered, name: str, evidence: Evidence, question: Question) -> list[Finding]:
     """The failed rules of a further piece of evidence, with the file that it is in."""
     try:
-        claims = _verify(found, evidence, question)
-        failed = [f for f in document.judge(claims, question.policy) if not f.ok]
+        judged = [document.judge(claims, question.policy) for claims in _verify(found, evidence, question)]
+        failed = [f for findings in judged for f in findings if not f.ok]
     except Refused as refusal:
         failed = [f for f in refusal.findings if not f.ok]
     except Malformed as error:
         failed = [Finding(f"{evidence.tee}.format", "evidence in its format", str(error))]
-    return [Finding(f.rule, f.expected, f"{f.found} (in {name})", f.hint) for f in failed]
+    return list(_placed(failed, name))
+
+
+def _placed(findings: Iterable[Finding], name: str) -> tuple[Finding, ...]:
+    """The findings, failed ones with the file that they are about: there is more than one."""
+    return tuple(f if f.ok else Finding(f.rule, f.expected, f"{f.found} (in {name})", f.hint) for f in findings)
 
 
 def _notes(question: Question) -> tuple[str, ...]:
