@@ -276,6 +276,50 @@ def test_endorsements_are_asked_for_by_serial_number():
         csv.endorse(FakeHygon(serial_number=b"../x?y").collect(ASKED), fetch)
 
 
+def logged(*events: tuple[int, bytes], algorithm: int = 0x12) -> bytes:
+    """A log of SM3 digests: its header, one event that counts for nothing, and one event for each given pair."""
+
+    def u32(value: int) -> bytes:
+        return value.to_bytes(4, "little")
+
+    header = b"Spec ID Event03\0" + bytes(4) + b"\0\2\x69\2" + u32(1) + algorithm.to_bytes(2, "little") + b"\x20\0\0"
+    out = u32(0) + u32(3) + bytes(20) + u32(len(header)) + header
+    for register, digest in events:
+        out += u32(register) + u32(13) + u32(1) + algorithm.to_bytes(2, "little") + digest + u32(0)
+    return out
+
+
+def test_an_event_log_replays_to_the_registers():
+    first, second = sm3.digest(b"first"), sm3.digest(b"second")
+    value = sm3.digest(sm3.digest(bytes(32) + first) + second)
+    once = sm3.digest(bytes(32) + first)
+    chip = FakeHygon(version=2, rtmrs=(value, bytes(32), once, bytes(32)))
+
+    def judged(log: bytes):
+        primary = coco(chip, chip.report(b"q" * 48)) | {"cc_eventlog": b64(log)}
+        return Evidence(tee="csv", primary=primary)
+
+    good = logged((1, first), (3, first), (1, second))
+    claims = csv.verify(judged(good + b"\xff" * 64), chip.endorsements, ASKED, NOW)
+    assert len(claims.values["uefi_event_logs"]) == 3
+    assert {"csv.log.format", "csv.log.rtmr1", "csv.log.rtmr4", "csv.log.registers"} <= {f.rule for f in claims.checks}
+    for log, rules in (
+        (logged((1, first), (3, first)), {"csv.log.rtmr1"}),
+        (logged((1, second), (1, first)), {"csv.log.rtmr1", "csv.log.rtmr3"}),
+        (logged((1, first), (3, first), (1, second), (5, first)), {"csv.log.registers"}),
+        (logged((1, first), algorithm=0xB), {"csv.log.format"}),
+        (good[:-3], {"csv.log.format"}),
+    ):
+        assert failed(judged(log), chip.endorsements) == rules
+    old = FakeHygon(version=1)
+    primary = coco(old, old.report(b"q" * 48)) | {"cc_eventlog": b64(good)}
+    claims = csv.verify(Evidence(tee="csv", primary=primary), old.endorsements, ASKED, NOW)
+    assert claims.values["event_log"].startswith("not judged")
+    for bad in (1, "!", {}):
+        with pytest.raises(Malformed):
+            json_wire.parse_evidence(primary | {"cc_eventlog": bad})
+
+
 def gathered(*files: tuple[str, bytes]):
     return gatherer("csv")(sort([File(name, data) for name, data in files]))
 

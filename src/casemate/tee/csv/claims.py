@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from casemate.tee.csv.wire import Parts
+
+if TYPE_CHECKING:
+    from casemate.boot.eventlog import EventLog
 
 _BITS = ("nodbg", "noks", "es", "nosend", "domain", "csv", "csv3", "asid_reuse")
 
@@ -20,8 +23,8 @@ def policy(value: int) -> dict[str, int]:
     }
 
 
-def values(parts: Parts) -> dict[str, Any]:
-    """The claims of a report. `serial_number` is believed as far as the HMAC goes: no signature covers it."""
+def values(parts: Parts, log: EventLog | None) -> dict[str, Any]:
+    """The claims of a report and a replayed log. No signature covers `serial_number`; the HMAC alone does."""
     report = parts.report
     found: dict[str, Any] = {
         "version": str(report.version),
@@ -34,8 +37,13 @@ def values(parts: Parts) -> dict[str, Any]:
     for name in ("user_pubkey_digest", "vm_id", "vm_version", "report_data", "mnonce", "measure"):
         found[name] = getattr(report, name).hex()
     if report.version == 1:
-        return found | {"anonce": report.anonce.hex()}
+        unread = {"event_log": "not judged: this version has no registers"} if parts.event_log else {}
+        return found | {"anonce": report.anonce.hex()} | unread
     found |= {"build": report.build, "rtmr_version": report.rtmr_version}
     found |= {f"rtmr{i}": value.hex() for i, value in enumerate(report.rtmrs)}
     found |= {f"reserved{i}": value.hex() for i, value in enumerate(report.reserved)}
-    return found | ({"event_log": "not judged"} if parts.event_log else {})
+    if log is None:
+        return found
+    from casemate.boot import ccel
+
+    return found | {"uefi_event_logs": ccel.claims(log)}

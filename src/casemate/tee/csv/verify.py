@@ -9,6 +9,7 @@ Rules (checks)
   csv.pek                    a PEK beside the report is the one in it
   csv.report.signer          the report says that a PEK signed it with SM2
   csv.rtmr                   register 0 is the launch digest (version 2)
+  csv.log.format, .rtmr1..4, .registers  an event log that comes along replays to the registers (version 2)
   csv.report_data            the report data that was asked for, zeros behind it
   csv.initdata               no initdata was asked for: CSV has no register that the launch could bind it to
 Rules (cautions)
@@ -30,8 +31,8 @@ from casemate.schema.claims import Claims
 from casemate.schema.endorsements import PRODUCTION, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
+from casemate.tee.csv import log, roots
 from casemate.tee.csv import report as wire
-from casemate.tee.csv import roots
 from casemate.tee.csv.claims import policy, values
 from casemate.tee.csv.wire import Parts, parse_evidence, split
 from casemate.tee.rules import Rules
@@ -57,6 +58,9 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     rules = Rules(NAME)
     root = _chain(parts, endorsements, rules)
     _judge(parts.report, rules)
+    events = None
+    if parts.event_log is not None and parts.report.version >= 2:
+        events = log.judge(parts.event_log, parts.report.rtmrs, rules)
     if request.report_data is not None:
         rules.register("report_data", request.report_data, parts.report.report_data,
                        "the guest answered another question")  # fmt: skip
@@ -77,7 +81,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         init_data="",
         fresh=request.report_data is not None,
         vouched_by=root.name,
-        values=values(parts),
+        values=values(parts, events),
         checks=tuple(rules.checks),
         cautions=tuple(rules.cautions),
     )
@@ -116,7 +120,7 @@ def _root(given: wire.Certificate, trusted: tuple[Root, ...], rules: Rules) -> N
     known = any(r.key == given.key and r.key_id == given.key_id and r.identity == given.identity for r in trusted)
     own = given.usage == wire.HRK and given.signer_id == given.key_id
     ok = known and own and _signed(given.key, given.identity, given, None)
-    rules.check("root", ok, "a trusted root that signed itself", "it" if ok else "another, or a changed one")
+    rules.check("root", ok, "a trusted root that signed itself", "one" if ok else "another, or a changed one")
 
 
 def _link(rule: str, certificate: wire.Certificate, usage: int, signed: bool, rules: Rules) -> None:

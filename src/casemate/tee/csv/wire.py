@@ -22,6 +22,7 @@ from casemate.wire.encoding import unb64
 
 EXTENDED = b"ATTESTATION_EXT\0"
 MAX_TEXT = 3 * wire.PAGE
+MAX_LOG = 4 << 20
 # Layouts: a number is an integer of that many bytes, minus a number an array of that many bytes.
 _POINT = {"g": 4, "x": -72, "y": -72}
 _PAIR = {"r": -72, "s": -72}
@@ -71,7 +72,7 @@ class Parts:
     cek: wire.Certificate | None
     pek: wire.Certificate | None
     serial_number: bytes
-    event_log: bool
+    event_log: bytes | None
 
 
 def parse_evidence(primary: dict[str, Any]) -> Parts:
@@ -90,8 +91,16 @@ def parse_evidence(primary: dict[str, Any]) -> Parts:
         cek=cek,
         pek=None if pek is None else wire.certificate(_bytes(pek, _CERTIFICATE, "pek")),
         serial_number=report.serial_number or _octets(number, None, "serial_number"),
-        event_log=primary.get("cc_eventlog") is not None,
+        event_log=_log(primary.get("cc_eventlog")),
     )
+
+
+def _log(value: Any) -> bytes | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > MAX_LOG:
+        raise Malformed("csv evidence: `cc_eventlog` is neither null nor a string, or too long")
+    return unb64(value, "csv evidence: cc_eventlog")
 
 
 def _report(value: Any) -> tuple[bytes, wire.Report]:
