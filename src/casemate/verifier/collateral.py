@@ -17,13 +17,14 @@ def endorse(paths: Sequence[Path], fetch: Callable[[str], bytes]) -> list[str]:
 
     `Unusable` when there is no evidence that a room knows, or what a room needs is not to be had.
     """
-    from casemate.tee import room
+    from casemate.tee import composite, room
 
     found = evidence(paths)
     if not found:
         raise Unusable("no file is evidence that a room knows", hint="name the evidence, or use --url")
     for one in found:
-        room(one.tee).endorse(one, fetch)
+        for part in (one, *composite.devices(one)):
+            room(part.tee).endorse(part, fetch)
     return [one.tee for one in found]
 
 

@@ -81,7 +81,24 @@ def choose(case: Case, tee: str = "") -> Gathered:
     if not chosen:
         hint = "name the file with the report, quote, document or token"
         raise broken[0] if broken else Unusable(_nothing(case, tee), hint=hint)
-    return chosen[0]
+    return _with_devices(chosen[0], case)
+
+
+def _with_devices(found: Gathered, case: Case) -> Gathered:
+    """Evidence of devices may stand beside the CPU's: their rooms look for their own endorsements among the files."""
+    given, used = found.endorsements, [*found.used]
+    for part in composite.devices(found.evidence):
+        alone = msgspec.structs.replace(case, documents=((found.used[0], part.primary),))
+        gathered: Gathered | None = gatherer(part.tee)(alone)
+        if gathered is not None:
+            more = gathered.endorsements
+            given = msgspec.structs.replace(
+                given,
+                certificates=tuple(dict.fromkeys([*given.certificates, *more.certificates])),
+                collateral={**more.collateral, **given.collateral},
+            )
+            used += gathered.used
+    return msgspec.structs.replace(found, endorsements=given, used=tuple(dict.fromkeys(used)))
 
 
 def _asked(case: Case, tees: list[str]) -> tuple[dict[str, Gathered], list[CasemateError]]:

@@ -412,3 +412,21 @@ def test_the_register_has_the_room():
         with pytest.raises(Unusable):
             verb(None)
     assert nvidia.request(b"n" * 48, b"") == Request(report_data=b"n" * 48)
+
+
+def test_envelopes_and_lists_are_both_recognised():
+    gpu = FakeGpu(rims=False, responses=False)
+    evidence = gpu.collect(ASKED)
+    entries = evidence.primary["device_evidence_list"]
+    for document in (
+        evidence.primary,
+        entries,
+        {"tee": "nvidia", "primary": evidence.primary},
+        {"evidence": {"tee": "nvidia", "primary": evidence.primary}},
+        {"primary_evidence": evidence.primary},
+    ):
+        found = gathering.gather(files.sort([files.File("x", json.dumps(document).encode())]))
+        assert found.evidence == evidence
+        assert found.report_data == b"q" * 32
+    other = {"tee": "snp", "primary": evidence.primary}
+    assert gathering.gather(files.sort([files.File("x", json.dumps(other).encode())])) is None

@@ -8,7 +8,7 @@ from typing import Any
 from casemate.errors import Malformed
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
-from casemate.tee.files import Case, File, Gathered
+from casemate.tee.files import Case, File, Gathered, statements
 from casemate.tee.nvidia import identity
 from casemate.tee.nvidia import report as wire
 from casemate.wire.encoding import b64
@@ -22,7 +22,8 @@ _LISTED = "NVIDIA"
 
 def gather(case: Case) -> Gathered | None:
     """The evidence of all devices in `case`, with manifests, responses and lists; None when there is no device."""
-    entries = [(name, entry) for name, value in case.documents for entry in _entries(value)]
+    entries = [(s.name, entry) for s in statements(case, NAME) for entry in _entries(s.primary)]
+    entries += [(name, entry) for name, value in case.documents if isinstance(value, list) for entry in _entries(value)]
     reports = [blob for blob in case.blobs if blob.data.startswith(_SPDM_REQUEST)]
     if not entries and not reports:
         return _statement(case)
@@ -56,7 +57,7 @@ def _statement(case: Case) -> Gathered | None:
 
 
 def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Entries of CoCo's `device_evidence_list`, or of the bare list that NVIDIA's SDK writes."""
+    """Entries of CoCo's `device_evidence_list` (an object), or of the bare list that NVIDIA's SDK writes."""
     listed = value.get("device_evidence_list") if isinstance(value, dict) else value
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, dict) and {"arch", "evidence", "certificate"} <= entry.keys():
