@@ -87,10 +87,18 @@ def test_without_the_extra_the_reason_is_told(monkeypatch):
     assert "casemate[sigstore]" in caught.value.hint
 
 
-@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("stride", [61, pytest.param(1, marks=pytest.mark.soak)])
 def test_changed_bytes_are_refused(stride):
-    """But the log's name beside its signature: a label, the key is chosen by its id."""
+    """But what does not change what is meant.
+
+    The log's name beside its signature is a label: the key is chosen by its id. The last letter of base64 before its
+    padding has stray bits, which the library reads as the same bytes.
+    """
     label = BUNDLE.rindex(b"log.example")
+    harmless = {
+        *range(label, label + len("log.example ")),
+        *(at for at in range(len(BUNDLE)) if BUNDLE[at + 1 : at + 2] == b"="),
+    }
     accepted = []
     for offset in range(0, len(BUNDLE), stride):
         changed = BUNDLE[:offset] + bytes([BUNDLE[offset] ^ 1]) + BUNDLE[offset + 1 :]
@@ -100,4 +108,4 @@ def test_changed_bytes_are_refused(stride):
         except (Refused, Malformed):
             pass
     print(f"{len(range(0, len(BUNDLE), stride))} of {len(BUNDLE)} bytes changed, {len(accepted)} accepted")
-    assert [at for at in accepted if not label <= at < label + len("log.example ")] == []
+    assert [BUNDLE[max(0, at - 30) : at + 12] for at in accepted if at not in harmless] == []

@@ -56,25 +56,34 @@ def signed(message: cose.Sign1, reading: rules.Reading) -> None:
 
 
 def _signer(message: cose.Sign1, reading: rules.Reading) -> str:
+    """The key that signed: a named one, or that of a certificate below a named authority; "" for anybody else."""
     algorithm = signatures.COSE.get(message.algorithm or 0, "")
     covered = cose.signed_bytes(message.protected, message.payload)
-    candidates = reading.candidates()
-    roots = [der for der in reading.trust.certificates if (item := chain.load(der)).ca is not None and item.ca.ca]
-    given = message.headers.get(_X5CHAIN)
-    if given is not None and roots:
-        certificates = [given] if isinstance(given, bytes) else given
-        if not isinstance(certificates, list) or not 1 <= len(certificates) <= chain.MAX_LENGTH:
-            raise Malformed("signed CoRIM: an x5chain that is no chain")
-        if not all(isinstance(der, bytes) for der in certificates):
-            raise Malformed("signed CoRIM: an x5chain that is no chain")
-        leaf = chain.load(certificates[0], "signer's certificate")
-        path = chain.walk(certificates, roots, reading.now, rule="reference.signer", leaf_usages=None)
-        if reading.extend(path.findings):
-            candidates.append((leaf.key, signatures.load(leaf.key)))
-    for spki, key in candidates:
+    for spki, key in reading.candidates():
         if signatures.verify_jose(key, algorithm, message.signature, covered):
             return rules.key_id(spki)
+    leaf = _chained(message, reading)
+    if leaf and signatures.verify_jose(signatures.load(leaf), algorithm, message.signature, covered):
+        return rules.key_id(leaf)
     return ""
+
+
+def _chained(message: cose.Sign1, reading: rules.Reading) -> bytes:
+    """The leaf's key of a protected x5chain (RFC 9360) that leads to a named authority; empty where none does."""
+    roots = [der for der in reading.trust.certificates if (item := chain.load(der)).ca is not None and item.ca.ca]
+    given = message.headers.get(_X5CHAIN)
+    if given is None or not roots:
+        return b""
+    certificates = [given] if isinstance(given, bytes) else given
+    if not isinstance(certificates, list) or not 1 <= len(certificates) <= chain.MAX_LENGTH:
+        raise Malformed("signed CoRIM: an x5chain that is no chain")
+    if not all(isinstance(der, bytes) for der in certificates):
+        raise Malformed("signed CoRIM: an x5chain that is no chain")
+    leaf = chain.load(certificates[0], "signer's certificate")
+    for der in certificates[1:]:
+        chain.load(der, "signer's certificate")
+    path = chain.walk(certificates, roots, reading.now, rule="reference.signer", leaf_usages=None)
+    return leaf.key if reading.extend(path.findings) else b""
 
 
 def _metadata(message: cose.Sign1) -> Window | None:
@@ -133,8 +142,7 @@ def _manifest(data: bytes, signer: str, window: Window, reading: rules.Reading) 
             comid.read(tag.value, made, reading)
         elif tag.tag not in (TAG_COSWID, TAG_COTL):  # lists of software and of tags say nothing of measurements
             raise Malformed(f"CoRIM: tag {tag.tag} is not known")
-    scope = {key: value for r in reading.references for key, value in r.scope.items()}
-    reading.scope(scope)
+    reading.settle()
 
 
 def _profile(value: Any) -> str:

@@ -64,7 +64,6 @@ def statement(
     environment = {"predicate": kind[:256]} | ({"builder": builder[:256]} if builder else {})
     registers, artefacts = _subjects(document.get("subject"), trust)
     for tee, values in registers.items():
-        reading.tee(tee)
         reading.references.append(
             Reference(name=f"{tee or 'measurement'} by {builder or 'its signer'}"[:128], format="in-toto", tee=tee,
                       registers=values, signer=signer, issued=issued, environment=environment,
@@ -76,6 +75,7 @@ def statement(
             Reference(name=first[:128], format="in-toto", artefacts=artefacts, signer=signer, issued=issued,
                       environment=environment)
         )  # fmt: skip
+    reading.settle()
 
 
 def _subjects(

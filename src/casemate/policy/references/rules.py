@@ -83,9 +83,19 @@ class Reading:
         if not scope:
             self.add("reference.scope", "what the values are for", "not limited", ok=True)
 
-    def tee(self, tee: str) -> None:
-        """The TEE of a format that has no scope of its own."""
-        self.scope({"tee": tee} if tee else {})
+    def settle(self) -> None:
+        """Keep the references whose own scope fits, for documents that hold values of several TEEs or instances.
+
+        When none fits, the rules that each fails are told, and the document is refused.
+        """
+        fitting = [reference for reference in self.references if self._fits(reference.scope)]
+        self.references = fitting or self.references
+        for scope in {tuple(sorted(reference.scope.items())) for reference in self.references}:
+            self.scope(dict(scope))
+
+    def _fits(self, scope: Mapping[str, str]) -> bool:
+        named = self.trust.scope
+        return all(named.get(name, value if name == "tee" else "") == value for name, value in scope.items())
 
     def candidates(self) -> list[tuple[bytes, signatures.PublicKey]]:
         """(SPKI, key) of the named keys, and of named signers' certificates that are valid now."""

@@ -39,13 +39,13 @@ class Identity:
 class ReferenceTrust:
     """What a relying party names before it reads anything; all of it is closed by default.
 
-    `keys` are DER SubjectPublicKeyInfo. `certificates` are DER: an authority is a root of signers' chains, any other is
-    a signer itself. `trusted_root` is sigstore's trusted_root.json. `threshold` is how many distinct keys must have
-    signed a DSSE envelope. `scope` is what the values are wanted for (`tee`, `app`, `tenant`, ...): a document that is
-    limited to something else, or to something that is not named here, is refused. `subjects` maps names of in-toto
-    subjects to registers. `builders` limits SLSA provenance where it is given.
-    `profiles` are CoRIM profiles that are accepted beside those whose rules are known here. `max_age` bounds the age of
-    documents.
+    `keys` are DER SubjectPublicKeyInfo. `certificates` are DER: an authority is a root of signers' chains (all that is
+    below it is believed, so name an authority for this use alone), any other is a signer itself. `trusted_root` is
+    sigstore's trusted_root.json. `threshold` is how many distinct keys must have signed a DSSE envelope. `scope` is
+    what the values are wanted for (`tee`, `app`, `tenant`, ...): a document that is limited to something else, or to
+    something that is not named here, is refused. `subjects` maps names of in-toto subjects to registers. `builders`
+    limits SLSA provenance where it is given. `profiles` are CoRIM profiles that are accepted beside those whose rules
+    are known here. `max_age` bounds the age of documents.
     `believe_signing_time` judges certificates at the time that the signer states instead of at `now`: for documents
     that outlive their certificates, at the price that whoever later gets the key can date a document back.
     """

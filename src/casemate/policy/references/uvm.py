@@ -52,7 +52,7 @@ def read(message: cose.Sign1, reading: rules.Reading) -> None:
     )
     reading.signer(issuer if ok else "")
     reading.times(issued=signed_at, expires=None)
-    reading.tee(TEE)
+    reading.scope({"tee": TEE})
     reading.references.append(
         Reference(name=f"{feed} {svn}"[:128], format="uvm", tee=TEE, registers={"measurement": OneOf((measurement,))},
                   signer=issuer, issued=signed_at, scope={"tee": TEE},
