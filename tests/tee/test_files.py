@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.errors import CasemateError, Malformed, Unusable
+from casemate.schema.request import Request
 from casemate.tee import ROOMS, files, gatherer
 from casemate.tee.files import Case, File, sort
 from casemate.testing.snp import FakeChip
@@ -34,6 +35,7 @@ def case(*data: bytes) -> Case:
         b"".join,
         lambda ders: b"".join(pem("CERTIFICATE", der) for der in ders),
         lambda ders: b"a word before\n" + b"".join(pem("CERTIFICATE", der) for der in ders) + b"and one behind\n",
+        lambda ders: "\ufeffgrüße\r\n".encode() + b"".join(pem("CERTIFICATE", d) for d in ders).replace(b"\n", b"\r\n"),
         lambda ders: b"".join(ders).hex().encode(),
         lambda ders: b"0x" + b"".join(ders).hex().upper().encode() + b"\n",
         lambda ders: base64.encodebytes(b"".join(ders)),
@@ -112,6 +114,23 @@ def test_envelopes_of_primary_evidence():
     assert gatherer("sample")(case(json.dumps({**primary, "more": 1}).encode())) is None
 
 
+def test_quotes_in_their_wrappings():
+    from casemate.testing.dcap import FakePlatform
+    from casemate.testing.tdx import FakeTd
+
+    platform = FakePlatform("sgx")
+    enclave = platform.quote(platform.enclave())
+    td = base64.b64decode(FakeTd().collect(Request(report_data=b"r")).primary["quote"])
+    for tee, quote in (("sgx", enclave), ("tdx", td)):
+        header = b"\1\0\0\0\2\0\0\0" + len(quote).to_bytes(8, "little")
+        papers = [{"quote": quote.hex()}, {"q": {"r": quote.hex()}}]
+        forms = [quote, quote + bytes(70), header + quote, b"\x0a\x99\x12" + quote, quote.hex().encode()]
+        forms += [json.dumps(paper).encode() for paper in papers]
+        found = gatherer(tee)(case(*forms))
+        assert (len(found.used), found.also, bool(found.missing)) == (len(forms), (), True)
+        assert gatherer({"sgx": "tdx", "tdx": "sgx"}[tee])(case(*forms)) is None
+
+
 def test_every_room_has_a_gatherer_and_finds_nothing_in_nothing():
     for tee in ROOMS:
         assert gatherer(tee)(case(b"", b"{}", b"[]", b"x" * 1184, bytes(2000))) is None
@@ -120,8 +139,6 @@ def test_every_room_has_a_gatherer_and_finds_nothing_in_nothing():
 
 
 def test_reports_in_their_wrappings():
-    from casemate.schema.request import Request
-
     report = CHIP.report(Request(report_data=b"r" * 48))
     wrapped = [
         report,

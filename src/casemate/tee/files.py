@@ -31,6 +31,7 @@ _WRAPPED = 2  # text within text: base64 of PEM, hex of DER
 _LEAST = 32  # characters; shorter text is not taken for encoded bytes
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-\s]++={0,2}")
+_MARK = b"\xef\xbb\xbf"  # some editors put it before text
 _VERSION, _TIMES = 0xA0, (0x17, 0x18)
 _BITS = 0x03
 
@@ -104,16 +105,17 @@ def _place(
     blobs: list[File],
     wrapped: int,
 ) -> None:
-    found = _rows(file.data) or _pem(file.data)
+    content = file.data.removeprefix(_MARK)
+    found = _rows(content) or _pem(content)
     if found:
-        for kind, data in found:
-            papers[kind][data] = None
+        for what, data in found:
+            papers[what][data] = None
         return
-    document = read_json(file.data)
+    document = read_json(content)
     if document is not None:
         documents.append((file.name, document))
         return
-    inner = decoded(file.data) if wrapped else None
+    inner = decoded(content) if wrapped else None
     if inner:
         _place(File(file.name, inner), papers, documents, blobs, wrapped - 1)
     else:
@@ -229,7 +231,10 @@ def decoded(data: bytes) -> bytes | None:
 
 
 def _is_text(data: bytes) -> bool:
-    return b"\0" not in data.rstrip(b"\0") and data.isascii()
+    try:
+        return b"\0" not in data.rstrip(b"\0") and bool(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):

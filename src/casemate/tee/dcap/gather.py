@@ -21,11 +21,13 @@ from casemate.errors import Malformed
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.dcap import collateral, pck
-from casemate.tee.dcap.quote import CERTIFIED_BY_PCK_CHAIN, KEY_P256, Quote, parse
+from casemate.tee.dcap.quote import CERTIFIED_BY_PCK_CHAIN, KEY_P256, MAX_QUOTE, Quote, parse
+from casemate.tee.dcap.verify import VENDOR
 from casemate.tee.files import Case, Gathered, decoded, statements, strings
 from casemate.wire.encoding import b64
 
 _LEAST = 1000  # bytes; no quote is shorter
+_VENDOR_AT = 12  # in a quote's header
 _SEVEN = 7
 _POINTERS = 8 + 16 * _SEVEN  # version, TEE type, seven of pointer and size
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -43,7 +45,12 @@ class Found:
 
 def quotes(case: Case, tee: str, kind: type) -> list[Found]:
     """The quotes whose body is of that kind, those in files of their own first."""
-    found = [Found(blob.name, blob.data, quote) for blob in case.blobs if (quote := _quote(blob.data, kind))]
+    found = [
+        Found(blob.name, raw, quote)
+        for blob in case.blobs
+        for raw in _inside(blob.data)
+        if (quote := _quote(raw, kind))
+    ]
     for statement in statements(case, tee):
         for raw in _texts([statement.primary.get("quote")]):
             if quote := _quote(raw, kind):
@@ -79,6 +86,16 @@ def gathered(case: Case, tee: str, found: list[Found], primaries: dict[bytes, di
 def primary(found: Found) -> dict[str, Any]:
     """The primary evidence object without a log."""
     return {"quote": b64(found.raw)}
+
+
+def _inside(data: bytes) -> Iterator[bytes]:
+    """The file itself, or the quote in some envelope: a header of the SDK that made it, a message of another format."""
+    if int.from_bytes(data[2:4], "little") == KEY_P256:
+        yield data
+        return
+    at = data.find(VENDOR)
+    if at >= _VENDOR_AT and len(data) <= 2 * MAX_QUOTE:
+        yield data[at - _VENDOR_AT :][:MAX_QUOTE]
 
 
 def _quote(data: bytes, kind: type) -> Quote | None:

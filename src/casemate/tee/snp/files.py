@@ -13,7 +13,7 @@ from casemate.crypto import chain
 from casemate.errors import Malformed
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
-from casemate.tee.files import Case, Gathered, decoded, pem_blocks, statements, strings
+from casemate.tee.files import Case, Gathered, decoded, kind, pem_blocks, statements, strings
 from casemate.tee.snp import vek
 from casemate.tee.snp.report import SIZE, VERSIONS, Report, certificate_table, parse
 from casemate.tee.snp.wire import parse_evidence
@@ -22,6 +22,7 @@ from casemate.wire.encoding import b64
 _ANSWER = 32  # MSG_REPORT_RSP: status, size, reserved
 _COMPACT = ((SIZE << 2) | 1).to_bytes(2, "little")  # SCALE compact length
 _FIXED_POLICY_BIT = 17
+_MOST_TEXT = 64 << 10
 
 
 def gather(case: Case) -> Gathered | None:
@@ -58,7 +59,7 @@ def _reports(case: Case) -> Iterator[tuple[str, bytes, Evidence, bytes]]:
                 continue
     for name, document in case.documents:
         for text in strings(document, SIZE):
-            for raw, table in _inside(decoded(text[: 64 << 10].encode()) or b""):
+            for raw, table in _inside(decoded(text[:_MOST_TEXT].encode()) or b""):
                 evidence = Evidence(tee="snp", primary={"attestation_report": b64(raw), "cert_chain": None})
                 yield name, raw, evidence, table
 
@@ -94,10 +95,12 @@ def _certificates(case: Case, tables: list[bytes]) -> dict[bytes, chain.Certific
     """Every certificate of the case that can be read."""
     pool = list(case.certificates)
     for data in (*tables, *(blob.data for blob in case.blobs)):
-        pool += [der for kind, der in _table(data) if kind != "CRL"] if data else []
+        pool += [der for what, der in _table(data) if what != "CRL"] if data else []
     for _, document in case.documents:
         for text in strings(document):
             pool += [der for what, der in pem_blocks(text.encode()) if what == "certificate"]
+            inner = decoded(text.encode()) if text.startswith("MII") and len(text) <= _MOST_TEXT else None
+            pool += [inner] if inner and kind(inner) == "certificate" else []
     found = {}
     for der in dict.fromkeys(pool):
         try:
