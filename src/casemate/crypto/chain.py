@@ -22,6 +22,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from casemate.crypto import zeroserial
@@ -50,7 +51,7 @@ class Certificate:
     """A certificate with the fields that the rules use, read once so that errors surface here.
 
     `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given. `names`
-    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo).
+    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo); `public` is that key.
     """
 
     cert: x509.Certificate
@@ -64,6 +65,7 @@ class Certificate:
     key_digest: bytes
     names: tuple[bytes, bytes]
     validity: tuple[datetime, datetime]
+    public: PublicKeyTypes
 
     @property
     def serial(self) -> int:
@@ -106,7 +108,8 @@ def _load(der: bytes) -> Certificate:
     unknown = tuple(e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _KNOWN))
     # Read all that the rules read later: `cryptography` parses lazily and would raise there.
     _ = (cert.issuer, cert.signature_hash_algorithm)
-    key = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public = cert.public_key()
+    key = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Certificate(
         cert=cert,
         der=der,
@@ -119,6 +122,7 @@ def _load(der: bytes) -> Certificate:
         key_digest=hashlib.sha256(key).digest(),
         names=(cert.subject.public_bytes(), cert.issuer.public_bytes()),
         validity=(cert.not_valid_before_utc, cert.not_valid_after_utc),
+        public=public,
     )
 
 
@@ -266,7 +270,7 @@ def _issuer_fault(item: Certificate, position: int) -> str:
 
 
 def _key_fault(item: Certificate) -> str:
-    key = item.cert.public_key()
+    key = item.public
     if isinstance(key, rsa.RSAPublicKey):
         return "" if key.key_size >= 2048 else f"an RSA key of {key.key_size} bits"
     if isinstance(key, ec.EllipticCurvePublicKey):

@@ -18,6 +18,7 @@ class Rules:
 
     def __init__(self, tee: str) -> None:
         self._tee = tee
+        self._prefix = f"{tee}."
         self.checks: list[Finding] = []
         self.cautions: list[Finding] = []
 
@@ -71,7 +72,10 @@ class Rules:
         return Refused([*self.checks, *self.cautions])
 
     def _finding(self, rule: str, ok: bool, expected: object, found: object, hint: str) -> Finding:
-        return Finding(f"{self._tee}.{rule}", _short(expected), _short(found), "" if ok else hint, ok)
+        # Mostly short text already: the calls that are saved here count, there are two for each rule.
+        wanted = expected if type(expected) is str and len(expected) <= 2 * SHOWN else _short(expected)
+        shown = found if type(found) is str and len(found) <= 2 * SHOWN else _short(found)
+        return Finding(self._prefix + rule, wanted, shown, "" if ok else hint, ok)
 
 
 def _short(value: object) -> str:

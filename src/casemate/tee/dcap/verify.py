@@ -128,10 +128,10 @@ def _pck(scene: _Scene) -> object:
         found.pck = pck.read(leaf.der)
     except Malformed as error:
         rules.check("pck.identity", False, "a PCK certificate", error)
-        return leaf.cert.public_key()
+        return leaf.public
     named = "CN=Intel SGX PCK Certificate" in leaf.subject and len(path.links) == 3
     rules.check("pck.identity", named, "a PCK certificate under a PCK authority", leaf.subject)
-    return leaf.cert.public_key()
+    return leaf.public
 
 
 def _certificates(scene: _Scene) -> Sequence[bytes]:

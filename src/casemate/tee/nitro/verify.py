@@ -97,7 +97,7 @@ def _chain(
     root = roots[path.root] if path.root is not None else None
     if root is not None and not path.findings:
         rules.check("chain.chain", True, "a path to a trusted root", root.name)
-    _signature(document, path.links[0].cert.public_key() if path.links else None, rules)
+    _signature(document, path.links[0].public if path.links else None, rules)
     return (path, root) if root is not None else None
 
 

@@ -163,7 +163,7 @@ def _signature(report: Report, path: Path | None, rules: Rules) -> None:
 
     if path is None:
         return  # the absence of a usable key was noted
-    key = path.links[0].cert.public_key()
+    key = path.links[0].public
     known = report.signature_algorithm == ECDSA_P384_SHA384
     ok = known and ecdsa.verify_p384(key, report.signature, report.signed)
     found = "signed" if ok else "not signed" if known else f"algorithm {report.signature_algorithm}"

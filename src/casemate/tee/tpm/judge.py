@@ -19,7 +19,6 @@ from casemate.boot.eventlog import EventLog
 from casemate.crypto import chain
 from casemate.crypto.chain import Path
 from casemate.errors import Malformed, Unusable
-from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
@@ -34,6 +33,7 @@ _UNLOGGED = frozenset({10})
 # PCR 8 is extended by the measured initrd, before it reads anything else from the host, without a log entry. It is
 # exempt from replay only because the initdata rule then demands its exact value.
 _ALL = tuple(range(wire.PCR_COUNT))
+_KNOWN = frozenset(_ALL)
 _NAMES, _COCO_NAMES = tuple(f"pcr{i}" for i in _ALL), tuple(f"pcr{i:02}" for i in _ALL)
 _HASHERS: dict[str, hashes.HashAlgorithm] = {
     "sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512(),
@@ -42,8 +42,8 @@ _HASHERS: dict[str, hashes.HashAlgorithm] = {
 _LEAF_USAGES = frozenset({"2.23.133.8.3", "2.23.133.8.1"})
 
 
-def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now: datetime) -> Claims:
-    """As `verify.verify` says."""
+def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now: datetime) -> dict[str, Any]:
+    """The members of the claims, for `verify.verify`, which alone makes them; `Refused` as it says."""
     if evidence.tee != NAME:
         raise Unusable(f"evidence of {evidence.tee[:32]!r} was given to the TPM room")
     report = wire.parse_evidence(evidence.primary)
@@ -57,21 +57,21 @@ def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now:
         raise rules.refusal()
     anchor = endorsements.anchors_for(NAME)[path.root]
     pcrs = [p.hex() for p in report.pcrs]
-    return Claims(
-        tee=NAME,
-        platform_class=anchor.platform_class,
-        memory_encrypted=False,  # a TPM measures; it never keeps the host out of memory
-        debug=False,
-        measurement=dict(zip(_NAMES, pcrs, strict=True)),
-        report_data=attest.extra_data.hex(),
-        init_data=pcrs[INITDATA_PCR],
-        fresh=request.report_data is not None,
-        vouched_by=anchor.name or "an anchor without a name",
-        values=_values(report, pcrs, attest, log, path),
-        checks=tuple(rules.checks),
-        cautions=tuple(rules.cautions),
-        valid_until=path.not_after,
-    )
+    return {
+        "tee": NAME,
+        "platform_class": anchor.platform_class,
+        "memory_encrypted": False,  # a TPM measures; it never keeps the host out of memory
+        "debug": False,
+        "measurement": dict(zip(_NAMES, pcrs, strict=True)),
+        "report_data": attest.extra_data.hex(),
+        "init_data": pcrs[INITDATA_PCR],
+        "fresh": request.report_data is not None,
+        "vouched_by": anchor.name or "an anchor without a name",
+        "values": _values(report, pcrs, attest, log, path),
+        "checks": tuple(rules.checks),
+        "cautions": tuple(rules.cautions),
+        "valid_until": path.not_after,
+    }
 
 
 def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> Path | None:
@@ -191,10 +191,10 @@ def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> Ev
         rules.check("log.format", False, "a TCG2 event log with SHA-256 digests", error, "send it as firmware made it")
         return None
     exempt = _UNLOGGED | ({INITDATA_PCR} if initdata_digest is not None else set())
-    beyond = sorted(set(replayed) - set(_ALL))
+    beyond = sorted(replayed.keys() - _KNOWN)
     rules.check("log.registers", not beyond, "PCRs 0 to 23", beyond or "PCRs 0 to 23", "the log is not a TPM's")
-    differing = [i for i, p in enumerate(report.pcrs) if i not in exempt and replayed[i] != p]
-    differing = _without_exit(report, log, replayed, differing, rules)
+    unequal = [i for i, p in enumerate(report.pcrs) if replayed[i] != p and i not in exempt]
+    differing = _without_exit(report, log, replayed, unequal, rules) if unequal else unequal
     for index in differing:
         rule = "initdata" if index == INITDATA_PCR else "log.replay"
         rules.check(
@@ -205,7 +205,7 @@ def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> Ev
             _HINTS.get(index, "the log is incomplete, or something extended this PCR without logging it"),
         )
     if not differing:
-        apart = tuple(i for i, p in enumerate(report.pcrs) if i in exempt or replayed[i] != p)
+        apart = tuple(sorted({*exempt, *unequal}))
         rules.check("log.replay", True, f"PCRs as quoted, except {_ranges(apart)}", "as quoted")
     return log
 

@@ -11,6 +11,7 @@ Part 1 section 16 (names). JSON: CoCo's `tpm` evidence plus `ak_chain` and `even
 from __future__ import annotations
 
 import hashlib
+import struct
 from typing import Any
 
 import msgspec
@@ -142,14 +143,13 @@ def _bytes(text: str, name: str, limit: int = _MAX_STRUCTURE) -> bytes:
 def parse_attest(data: bytes) -> Attest:
     """Parse a TPMS_ATTEST; another type than quote is `Malformed`, because its body has another layout."""
     read = Cursor(data, "TPMS_ATTEST")
-    magic, kind = read.be32(), read.be16()
+    magic, kind = struct.unpack(">IH", read.take(6))
     if magic != MAGIC or kind != TYPE_QUOTE:
         raise Malformed(f"TPMS_ATTEST: magic {magic:#010x} type {kind:#06x}, {MAGIC:#x} and {TYPE_QUOTE:#x} wanted")
     signer, extra = read.sized16(130), read.sized16(130)
-    clock, resets, restarts, safe = read.be64(), read.be32(), read.be32(), read.u8()
+    clock, resets, restarts, safe, firmware = struct.unpack(">QIIBQ", read.take(25))
     if safe > 1:
         raise Malformed("TPMS_ATTEST: clockInfo.safe is neither yes nor no")
-    firmware = read.be64()
     selections = read_selections(read)
     digest = read.sized16(64)
     read.end()

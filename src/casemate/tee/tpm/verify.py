@@ -38,4 +38,4 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     """
     from casemate.tee.tpm import judge  # the guest imports this room to collect, and never needs what judging needs
 
-    return judge.judge(evidence, endorsements, request, now)
+    return Claims(**judge.judge(evidence, endorsements, request, now))
