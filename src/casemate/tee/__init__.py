@@ -33,10 +33,11 @@ SIGNS = {
     "sgx": "/dev/attestation",
     "az-tdx-vtpm": "/sys/bus/vmbus",
     "az-snp-vtpm": "/sys/bus/vmbus",
+    "csv": "/dev/csv-guest",
     "cca": "/sys/kernel/config/tsm/report",
     "nitro": "/dev/nsm",
 }
-COLLECTED = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "cca", "nitro", "tpm")
+COLLECTED = ("tdx", "sgx", "az-tdx-vtpm", "az-snp-vtpm", "snp", "csv", "cca", "nitro", "tpm")
 
 
 def room(tee: str) -> Room:
