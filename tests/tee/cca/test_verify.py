@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from casemate.errors import Malformed, Refused, Unusable
 from casemate.policy import platform
-from casemate.schema.endorsements import DEVELOPMENT, Anchor, Endorsements
+from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.launch import Launch
 from casemate.schema.request import Request
@@ -192,6 +192,24 @@ def test_an_anchor_for_another_tee_does_not_count():
         cca.verify(realm.collect(ASKED), Endorsements(anchors=(Anchor(certificate=spki),)), ASKED, realm.now)
 
 
+def test_anchors_may_be_certificates_and_of_other_vendors():
+    realm = FakeRealm()
+    issuer = pki.Authority("A maker of platforms")
+    own = Anchor(certificate=issuer.issue("A platform", realm.key), platform_class=PRODUCTION, tees=("cca",))
+    others = [
+        Anchor(certificate=pki.Authority("Another root", key=key).certificate, tees=("cca", "snp"))
+        for key in (pki.rsa2048(), pki.p384())
+    ]
+    assert cca.verify(realm.collect(ASKED), Endorsements(anchors=(*others, own)), ASKED, realm.now)
+    with pytest.raises(Unusable, match="platform-key"):
+        cca.verify(realm.collect(ASKED), Endorsements(anchors=tuple(others[:1])), ASKED, realm.now)
+    junk = Anchor(certificate=b"junk", tees=("cca",))
+    with pytest.raises(Unusable, match="platform-key"):
+        cca.verify(realm.collect(ASKED), Endorsements(anchors=(junk,)), ASKED, realm.now)
+    authority = Anchor(certificate=issuer.certificate, tees=("cca",))
+    assert failed(realm, endorsements=Endorsements(anchors=(authority,))) == {"cca.platform.signature"}
+
+
 def anchors_of(realm, **changes):
     numbers, width = realm.key.public_key().public_numbers(), 48
     entry = {
@@ -352,8 +370,7 @@ def test_the_rest_of_the_contract():
     for verb in (cca.machine, cca.measure):
         with pytest.raises(Unusable):
             verb(Launch())
-    with pytest.raises(Unusable):
-        cca.endorse(Evidence(tee="cca", primary={}), bytes)
+    assert cca.endorse(Evidence(tee="cca", primary={}), bytes) == Endorsements()
     with pytest.raises(Unusable):
         cca.verify(Evidence(tee="snp", primary={}), Endorsements(), Request(), pki.NOW)
 

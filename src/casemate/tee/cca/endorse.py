@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from casemate.errors import Unusable
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 
 
 def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
-    """`Unusable`: nobody publishes the keys of all platforms."""
+    """Nothing: nobody publishes the keys of all platforms, and what an attester names is not asked."""
     del evidence, fetch
-    raise Unusable(
-        "the key of a CCA platform cannot be fetched", hint="get it from the platform's maker and give it as an anchor"
-    )
+    return Endorsements()

@@ -3,7 +3,8 @@
 Arm runs no root for platforms. The key of one platform (CPAK) comes from its maker, and the relying party gives it, in
 one of these forms, all of which are trusted as they stand:
 
-    anchor for the TEE `cca`             `certificate` is a DER SubjectPublicKeyInfo; the anchor's class counts
+    anchor for the TEE `cca`             `certificate` is a DER SubjectPublicKeyInfo, or a certificate whose key is the
+                                         platform's own; the anchor's class counts
     collateral `cca.key...`              a public key, DER or PEM
     collateral `cca.trust-anchors...`    JSON [{"instance-id": hex, "implementation-id": hex, "pkey": JWK}]: each key
                                          counts for the platform that it names alone
@@ -21,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
+from casemate.crypto import pins
 from casemate.errors import Malformed
 from casemate.schema.endorsements import PRODUCTION, Endorsements
 from casemate.wire.encoding import unb64u, unhex
@@ -52,8 +54,9 @@ class PlatformKey:
 def given(endorsements: Endorsements) -> tuple[PlatformKey, ...]:
     """Every platform key that the relying party gave; what cannot be read is `Malformed`."""
     found = [
-        PlatformKey(public_key(a.certificate), a.name or "an anchor without a name", a.platform_class)
+        PlatformKey(key, a.name or "an anchor without a name", a.platform_class)
         for a in endorsements.anchors_for("cca")
+        if (key := _anchored(a.certificate)) is not None
     ]
     for name, data in sorted(endorsements.collateral.items()):
         if name.startswith(KEY):
@@ -64,6 +67,18 @@ def given(endorsements: Endorsements) -> tuple[PlatformKey, ...]:
     if len(found) > MAX_KEYS:
         raise Malformed(f"{len(found)} platform keys, at most {MAX_KEYS} are read")
     return tuple(found)
+
+
+def _anchored(data: bytes) -> ec.EllipticCurvePublicKey | None:
+    """The key of an anchor, bare or in a certificate; None for other vendors', whose keys are of other kinds."""
+    try:
+        return public_key(data)
+    except Malformed:
+        pass
+    try:
+        return public_key(pins.subject_public_key_info(data))
+    except Malformed:
+        return None
 
 
 def public_key(data: bytes) -> ec.EllipticCurvePublicKey:
