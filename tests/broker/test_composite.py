@@ -33,9 +33,9 @@ def body(guest, additional):
     return sent
 
 
-def gpus(guest):
+def gpus(guest, gpu=None):
     bound = rfc8785.dumps({"nonce": guest.nonce, "tee-pubkey": guest.jwk})
-    entries = FakeGpu(rims=False).entries(Request(report_data=hashlib.sha384(bound).digest()))
+    entries = (gpu or FakeGpu()).entries(Request(report_data=hashlib.sha384(bound).digest()))
     return json.dumps({"nvidia": {"device_evidence_list": entries}})
 
 
@@ -51,6 +51,25 @@ def test_a_device_under_a_root_that_nobody_pinned_is_refused(service):
     assert got.status == 401
     assert "nvidia.device.chain" in rules(got)
     assert not {r for r in rules(got) if r.startswith("tpm.")}
+
+
+@pytest.mark.parametrize(("accepted", "status", "reasons"), [([], 403, ["nvidia.rim"]), (["nvidia.rim"], 200, [])])
+def test_a_device_under_a_trusted_root_counts_with_its_cautions(tmp_path, accepted, status, reasons):
+    made = brokers.start(tmp_path, accepted_cautions=accepted)
+    try:
+        made.trust()
+        gpu = FakeGpu(rims=False)
+        made.admin.add_anchor(gpu.endorsements.anchors[0])
+        guest = guest_of(made)
+        got = guest.attest(body(guest, gpus(guest, gpu)))
+        assert got.status == status, got.body
+        assert status == 200 or rules(got) == reasons
+        guest.auth()
+        stale = gpus(guest, gpu)
+        guest.auth()  # genuine evidence of the same GPU, for another nonce
+        assert "nvidia.nonce" in rules(guest.attest(body(guest, stale)))
+    finally:
+        made.stop()
 
 
 def test_an_unknown_or_refused_device_is_not_passed_over(service):
