@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Table, insert
 
 from casemate.broker.hearing import replay
 from casemate.broker.refusals import Unauthenticated
@@ -26,8 +28,16 @@ def decided(
     *,
     resource: str | None = None,
     spends: str | None = None,
-) -> None:
-    """Record a decision on a genuine guest; with `spends` that nonce is used up in the same transaction."""
+    facts: dict[str, Any] | None = None,
+    rows: Sequence[tuple[Table, dict[str, Any]]] = (),
+    together: Callable[[Connection], None] | None = None,
+) -> str:
+    """Record a decision on a genuine guest, durably; returns the id of its receipt.
+
+    In the same transaction: with `spends` that nonce is used up, `rows` are inserted, and `together` is called; what it
+    raises fails this decision alone. `facts` are plain JSON values for the log (`evidence`, `collateral`, `version`,
+    `lease`, ...), never a secret or the hash of one.
+    """
     told = tuple(findings)
     try:
         with broker.store.write() as tx:
@@ -44,11 +54,24 @@ def decided(
             )
             if spends is not None:
                 record.spend(tx, spends, now, _keep(broker))
+            for table, values in rows:
+                tx.execute(insert(table).values(**values))
+            if together is not None:
+                together(tx)
     except AlreadySpent:
         refusal = replay()
         with broker.store.write() as tx:
             record.decide(tx, now, act, refusal.findings, genuine=False, tee=session.tee)
         raise refusal from None
+    return ""
+
+
+def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str, Any]) -> None:
+    """Record an act of an admin in the transaction of the act itself; call it last, it takes the log's lock.
+
+    `who` is `issuer#subject`, or "local". `facts` are plain JSON values, never a secret or the hash of one; an `app` or
+    a `tenant` among them says whose auditors may read the entry.
+    """
 
 
 @contextmanager
