@@ -39,6 +39,7 @@ def options() -> list[click.Parameter]:
         option(["--accept-tcb"], multiple=True, metavar="STATUS", help="Also accept this TCB status; repeatable."),
         option(["--accept"], multiple=True, metavar="RULE", help="Accept a caution by its rule's name; repeatable."),
         option(["--anchor", "anchors"], type=_FILE, multiple=True, help="A root to trust as well; repeatable."),
+        option(["--collateral"], type=_FILE, help="A store or bundle with what is not beside the evidence."),
         option(["--ear"], type=_FILE, metavar="KEYFILE", help="Also print the result as a token signed by this key."),
         option(["--show-policy"], is_flag=True, help="Print the policy in force and stop."),
     ]  # fmt: skip
@@ -76,6 +77,7 @@ def _show(policy: Policy, *, as_json: bool) -> int:
 
 
 def _question(given: dict[str, Any]) -> Question:
+    from casemate.drivers.collateral import Store
     from casemate.errors import Unusable
     from casemate.tee import ROOMS
     from casemate.verifier.files import Question
@@ -92,6 +94,7 @@ def _question(given: dict[str, Any]) -> Question:
         policy=policy,
         anchors=tuple(anchor for path in given["anchors"] for anchor in _anchors(path)),
         judges=_judges(given, policy, now),
+        fetch=Store(given["collateral"]).fetch if given["collateral"] else None,
     )
 
 

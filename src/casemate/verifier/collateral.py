@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from casemate.drivers.collateral import Entry
-from casemate.errors import Malformed, Unusable
+from casemate.errors import Unusable
 from casemate.schema.evidence import Evidence
+from casemate.verifier import reading
 
 
 def endorse(paths: Sequence[Path], fetch: Callable[[str], bytes]) -> list[str]:
@@ -32,7 +33,7 @@ def evidence(paths: Sequence[Path]) -> list[Evidence]:
     """Every room's evidence in the files; of one that is part of another's, only the whole."""
     from casemate.tee import ROOMS, files, gatherer
 
-    case = files.sort(list(_read(paths)))
+    case = files.sort(reading.read(paths))
     found: dict[str, Any] = {}
     for tee in ROOMS:
         try:
@@ -49,18 +50,3 @@ def ending(entries: Iterable[Entry], now: datetime, days: int) -> list[Entry]:
     """Those that have ended or end within `days`."""
     edge = now + timedelta(days=days)
     return [entry for entry in entries if entry.expires is not None and entry.expires <= edge]
-
-
-def _read(paths: Sequence[Path]) -> Iterable[Any]:
-    from casemate.tee import files
-
-    listed = [p for path in paths for p in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    for path in (p for p in listed if not p.is_dir() and not p.name.startswith(".")):
-        try:
-            with path.open("rb") as file:
-                data = file.read(files.MAX_SIZE + 1)
-        except OSError as error:
-            raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-        if len(data) > files.MAX_SIZE:
-            raise Malformed(f"{path}: more than {files.MAX_SIZE} bytes")
-        yield files.File(path.name, data)

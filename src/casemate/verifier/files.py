@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from casemate.errors import CasemateError, Finding, Malformed, Refused, Unusable
+from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.policy import document, platform
 from casemate.schema.claims import Claims
-from casemate.schema.endorsements import Anchor
+from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import ROOMS, composite, gatherer
@@ -38,6 +38,7 @@ class Question:
 
     `now` is timezone-aware. `report_data` and `initdata` (a document's bytes) are what the evidence must carry.
     `anchors` are roots to trust beside the pinned ones. `judges` are further rules on the claims (reference values).
+    `fetch` reads a collateral store, offline, for what does not lie beside the evidence.
     """
 
     now: datetime
@@ -47,6 +48,7 @@ class Question:
     policy: document.Policy = document.DEFAULT
     anchors: tuple[Anchor, ...] = ()
     judges: tuple[Judge, ...] = field(default=())
+    fetch: Callable[[str], bytes] | None = None
 
 
 def verify_paths(paths: Iterable[Path], question: Question) -> Result:
@@ -137,7 +139,7 @@ def _judge(found: Gathered, question: Question) -> Result:
         if found.missing:
             raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=error.hint or _FETCH) from error
         raise
-    if found.missing:
+    if found.missing and question.fetch is None:
         raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=_FETCH)
     findings = [*claims.checks, *document.judge(claims, question.policy), *others]
     for device in devices:
@@ -150,7 +152,7 @@ def _judge(found: Gathered, question: Question) -> Result:
 
 def _verify(found: Gathered, evidence: Evidence, question: Question) -> tuple[Claims, ...]:
     """Claims of the evidence and of every device whose evidence came along with it."""
-    given = found.endorsements
+    given = _stored(found, evidence, question)
     endorsements = msgspec.structs.replace(given, anchors=(*given.anchors, *question.anchors))
     initdata = question.initdata if question.initdata is not None else evidence.initdata
     request = Request(
@@ -158,6 +160,28 @@ def _verify(found: Gathered, evidence: Evidence, question: Question) -> tuple[Cl
         initdata_digest=hashlib.sha256(initdata).digest() if initdata is not None else None,
     )
     return composite.verify_all(evidence, endorsements, request, question.now)
+
+
+def _stored(found: Gathered, evidence: Evidence, question: Question) -> Endorsements:
+    """What lies beside the evidence, and what a store has for it; the store's is a whole, so it fills gaps as a whole.
+
+    A store without it is `Unusable` only where a verification without it is, too.
+    """
+    given = found.endorsements
+    if question.fetch is None:
+        return given
+    try:
+        stored = composite.endorse(evidence, question.fetch)
+    except (Unavailable, Unusable):
+        if found.missing or not (given.certificates or given.collateral):
+            raise
+        return given
+    ours, theirs = given.collateral, stored.collateral
+    return msgspec.structs.replace(
+        given,
+        certificates=tuple(dict.fromkeys([*given.certificates, *stored.certificates])),
+        collateral={**theirs, **ours} if theirs.keys() <= ours.keys() else {**ours, **theirs},
+    )
 
 
 def _other(found: Gathered, name: str, evidence: Evidence, question: Question) -> list[Finding]:
