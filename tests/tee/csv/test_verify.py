@@ -98,6 +98,31 @@ def test_the_published_report_without_its_root_or_papers(genuine):
     assert csv.verify(inside, Endorsements(), Request(), NOW)
 
 
+@pytest.mark.parametrize("through_library", [False, True])
+def test_the_published_report_in_cocos_form(genuine, through_library):
+    pair, data = genuine.read("hsk_cek.bin"), genuine.read("report.bin")
+    report = wire.parse(data)
+    primary = {
+        "attestation_report": {
+            "magic": [0] * 16,
+            "flags": 0,
+            "data": list(restored(data) if through_library else data.ljust(wire.PAGE, b"\0")),
+        },
+        "cert_chain": {
+            "hsk_cek": {
+                "hsk": json_wire.authority_json(pair[: wire.CA_SIZE]),
+                "cek": json_wire.certificate_json(pair[wire.CA_SIZE :]),
+            },
+            "pek": json_wire.certificate_json(report.pek.raw),
+        },
+        "serial_number": list(report.serial_number),
+    }
+    claims = csv.verify(Evidence(tee="csv", primary=primary), Endorsements(), Request(), NOW)
+    assert claims.measurement == {"measure": genuine.facts["measure"]}
+    assert claims.values["serial_number"] == genuine.facts["serial"]
+    assert (claims.values["mac"] == "checked") != through_library
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_fake_chip_is_accepted(version):
     chip = FakeHygon(version=version)

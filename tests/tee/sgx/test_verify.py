@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.crypto import pem
-from casemate.errors import Malformed, Refused, Unusable
+from casemate.errors import Malformed, Refused, Unavailable, Unusable
 from casemate.policy import platform
 from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
@@ -313,6 +313,26 @@ def test_collect_under_a_stand_in_of_gramine(tmp_path):
         collect(Request(), device=tmp_path)
     with pytest.raises(Unusable):
         collect(Request(), device=tmp_path / "absent")
+
+
+def test_a_quote_through_the_stand_in_of_gramine_is_verified(tmp_path):
+    """Gramine makes the quote when the file is read, over what was written before: here the folder plays its part."""
+    from casemate.tee.sgx.collect import collect, present
+
+    assert not present(device=tmp_path / "absent")
+    machine, asked = FakePlatform("sgx"), Request(report_data=b"r" * 48)
+    (tmp_path / "attestation_type").write_text("dcap")
+    (tmp_path / "user_report_data").write_bytes(bytes(64))
+    (tmp_path / "quote").write_bytes(machine.quote(machine.enclave(report_data=asked.report_data)))
+    assert present(device=tmp_path)
+    claims = sgx.verify(collect(asked, device=tmp_path), machine.endorsements, asked, machine.now)
+    assert claims.fresh
+    with pytest.raises(Unusable, match="holds 64"):
+        collect(Request(report_data=b"r" * 65), device=tmp_path)
+    (tmp_path / "quote").unlink()
+    (tmp_path / "quote").mkdir()
+    with pytest.raises(Unavailable):
+        collect(asked, device=tmp_path)
 
 
 @pytest.mark.parametrize("primary", [{}, {"quote": 1}, {"quote": "!"}, {"quote": "AAAA"}, {"quote": "A" * 200000}])
