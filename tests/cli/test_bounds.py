@@ -39,6 +39,7 @@ def test_numbers_out_of_bounds(tmp_path, words):
         ["run", "/dev/zero"],
         ["manifest", "from", "x", "--app", "x", "--signer", "/dev/zero"],
         ["guest", "measure", "--initdata", "/dev/zero"],
+        ["measure", "--tee", "snp", "--firmware", "/dev/zero", "--firmware-only"],
     ],
 )
 def test_files_without_an_end(tmp_path, words):
