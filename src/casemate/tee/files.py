@@ -286,7 +286,7 @@ def _initdata(value: Any) -> bytes | None:
         return None
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not ASCII
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -69,14 +70,34 @@ def test_google_quotes_are_not_fresh_for_us(name: str) -> None:
 
 
 @pytest.mark.parametrize("bank", ["sha1", "sha384"])
-def test_quotes_of_another_bank_are_refused(bank: str) -> None:
+def test_quotes_of_another_bank_replay_too_and_sha1_is_a_caution(bank: str) -> None:
     primary, endorsements = google(GOOGLE[0])
     folder = FOLDER / GOOGLE[0]
+    shown = json.loads((folder / f"quote-{bank}.pcrs.json").read_text())
     primary["tpm_quote"] |= {
         "signature": b64((folder / f"quote-{bank}.sig").read_bytes()),
         "message": b64((folder / f"quote-{bank}.attest").read_bytes()),
     }
-    assert "tpm.quote.selection" in failures(primary, endorsements, Request())
+    weak = {"tpm.quote.bank"} if bank == "sha1" else set()
+    rules = failures(primary, endorsements, Request())
+    assert rules == weak | {"tpm.quote.count", "tpm.log.replay", "tpm.initdata"}
+    primary["tpm_quote"]["pcrs"] = [shown[str(i)] for i in range(24)]
+    claims = verify(Evidence(tee="tpm", primary=primary), endorsements, Request(), AT)
+    assert (claims.values["bank"], claims.measurement["pcr4"]) == (bank, shown["4"])
+    assert [c.rule for c in claims.cautions] == sorted(weak)
+    assert failures(primary, endorsements, Request(initdata_digest=bytes(32))) == weak | {"tpm.initdata"}
+
+
+def test_a_given_key_needs_no_chain_and_makes_development() -> None:
+    primary, _ = google(GOOGLE[0])
+    key = base64.b64decode(primary["ak_public"])
+    bare = {**primary, "ak_chain": []}
+    endorsements = Endorsements(collateral={"tpm.key.0": b"another", "tpm.key.1": key})
+    claims = verify(Evidence(tee="tpm", primary=bare), endorsements, Request(), AT)
+    assert (claims.platform_class, claims.valid_until) == ("development", None)
+    assert "that was given" in claims.vouched_by
+    other = Endorsements(collateral={"tpm.key.0": b"another"})
+    assert failures(bare, other, Request()) == {"tpm.ak.chain", "tpm.ak.key"}
 
 
 def test_google_needs_its_intermediate_and_its_root() -> None:

@@ -27,7 +27,7 @@ from casemate.tee.tpm.judge import signed
 from casemate.wire.encoding import b64
 
 _MAGIC = report.MAGIC.to_bytes(4, "big") + report.TYPE_QUOTE.to_bytes(2, "big")
-_BANKS = ("sha256", "sha384", "sha1")  # the room judges SHA-256; another bank's quote is told, not passed over
+_BANKS = ("sha256", "sha384", "sha512", "sha1")  # the best bank of several quotes is judged
 _CURVES = {report.CURVE_P256: ec.SECP256R1, 0x0004: ec.SECP384R1}
 _FIELDS = 4096
 
@@ -74,7 +74,7 @@ def _loose(case: Case, pool: dict[bytes, chain.Certificate]) -> Gathered | None:
     bank = attest.selections[0][0] if attest.selections else ""
     key, signature = _signer(message, parts)
     chosen = attest.selections[0][1] if attest.selections else ()
-    values = next((p for p in parts.pcrs if _digest(p, chosen, bank) == attest.pcr_digest), {})
+    values = next((p for p in parts.pcrs if _quoted(p, chosen, bank, attest.pcr_digest)), {})
     missing = []
     for what, there in (("the AK that signed the quote", key), ("the signature over the quote", signature),
                         ("the PCR values of the quote", values)):  # fmt: skip
@@ -235,11 +235,12 @@ def _bank(attest: report.Attest) -> int:
     return _BANKS.index(bank) if bank in _BANKS else len(_BANKS)
 
 
-def _digest(values: dict[int, bytes], chosen: tuple[int, ...], bank: str) -> bytes:
-    """The digest of chosen PCRs by SHA-256, which quotes by RSA and ECC keys of that hash carry; b"" if one lacks."""
+def _quoted(values: dict[int, bytes], chosen: tuple[int, ...], bank: str, digest: bytes) -> bool:
+    """Whether the digest is that of the chosen registers, which are of that bank."""
     if not chosen or any(i not in values or len(values[i]) != eventlog.SIZES.get(bank) for i in chosen):
-        return b""
-    return hashlib.sha256(b"".join(values[i] for i in chosen)).digest()
+        return False
+    hasher = {32: hashlib.sha256, 48: hashlib.sha384, 64: hashlib.sha512}.get(len(digest))
+    return hasher is not None and hasher(b"".join(values[i] for i in chosen)).digest() == digest
 
 
 def _signer(message: bytes, parts: _Parts) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -19,7 +20,7 @@ from casemate.boot.eventlog import EventLog
 from casemate.crypto import chain
 from casemate.crypto.chain import Path
 from casemate.errors import Malformed, Unusable
-from casemate.schema.endorsements import Endorsements
+from casemate.schema.endorsements import DEVELOPMENT, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee.rules import Rules
@@ -33,6 +34,9 @@ _UNLOGGED = frozenset({10})
 # PCR 8 is extended by the measured initrd, before it reads anything else from the host, without a log entry. It is
 # exempt from replay only because the initdata rule then demands its exact value.
 _ALL = tuple(range(wire.PCR_COUNT))
+_BANKS = ("sha256", "sha384", "sha512", "sha1")
+_BANK_OF = {eventlog.SIZES[bank]: bank for bank in _BANKS}
+GIVEN = f"{NAME}.key"  # documents of that name are AKs (DER) that the relying party gave
 _KNOWN = frozenset(_ALL)
 _NAMES, _COCO_NAMES = tuple(f"pcr{i}" for i in _ALL), tuple(f"pcr{i:02}" for i in _ALL)
 _HASHERS: dict[str, hashes.HashAlgorithm] = {
@@ -48,33 +52,56 @@ def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now:
         raise Unusable(f"evidence of {evidence.tee[:32]!r} was given to the TPM room")
     report = wire.parse_evidence(evidence.primary)
     rules = Rules(NAME)
-    path = _ak(report, endorsements, now, rules)
+    voucher = _ak(report, endorsements, now, rules)
     attest = _quote(report, request, rules)
     digest = _initdata_digest(evidence, request, rules)
-    log = _log(report, digest, rules)
-    _initdata(report, digest, rules)
-    if rules.failed or attest is None or log is None or path is None or path.root is None:
+    bank = attest.selections[0][0] if attest and attest.selections else ""
+    log = _log(report, bank, digest, rules) if bank in _BANKS else None
+    _initdata(report, bank, digest, rules)
+    if rules.failed or attest is None or log is None or voucher is None:
         raise rules.refusal()
-    anchor = endorsements.anchors_for(NAME)[path.root]
     pcrs = [p.hex() for p in report.pcrs]
     return {
         "tee": NAME,
-        "platform_class": anchor.platform_class,
+        "platform_class": voucher.platform_class,
         "memory_encrypted": False,  # a TPM measures; it never keeps the host out of memory
         "debug": False,
         "measurement": dict(zip(_NAMES, pcrs, strict=True)),
         "report_data": attest.extra_data.hex(),
         "init_data": pcrs[INITDATA_PCR],
         "fresh": request.report_data is not None,
-        "vouched_by": anchor.name or "an anchor without a name",
-        "values": _values(report, pcrs, attest, log, path),
+        "vouched_by": voucher.name,
+        "values": _values(report, bank, attest, log, voucher),
         "checks": tuple(rules.checks),
         "cautions": tuple(rules.cautions),
-        "valid_until": path.not_after,
+        "valid_until": voucher.not_after,
     }
 
 
-def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> Path | None:
+@dataclass(frozen=True)
+class _Voucher:
+    """Who vouches for the AK, until when, and whether a revocation list was asked."""
+
+    platform_class: str
+    name: str
+    not_after: datetime | None
+    revocation: str
+
+
+def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> _Voucher | None:
+    given = [data for name, data in endorsements.collateral.items() if name.startswith(GIVEN)]
+    if any([hmac.compare_digest(report.ak_public, key) for key in given]):  # noqa: C419 - each is compared
+        name = f"an AK that was given (sha256 {hashlib.sha256(report.ak_public).hexdigest()[:16]}...)"
+        rules.check("ak.given", True, "a chain, or a key that the relying party gave", "a key that was given")
+        return _Voucher(DEVELOPMENT, name, None, "not checked")
+    path = _path(report, endorsements, now, rules)
+    if path is None or path.root is None:
+        return None
+    anchor = endorsements.anchors_for(NAME)[path.root]
+    return _Voucher(anchor.platform_class, anchor.name or "an anchor without a name", path.not_after, path.revocation)
+
+
+def _path(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> Path | None:
     crls = [data for name, data in endorsements.collateral.items() if name.endswith(".crl")]
     try:
         path = chain.walk(
@@ -118,27 +145,7 @@ def _quote(report: wire.Report, request: Request, rules: Rules) -> wire.Attest |
         return None
     rules.check("quote.format", True, "a TPMS_ATTEST of type quote", "one")
     _nonce(attest, request, rules)
-    all_of_them = attest.selections == (("sha256", _ALL),)
-    shown = "" if all_of_them else ", ".join(f"{bank}:{_ranges(pcrs)}" for bank, pcrs in attest.selections)
-    whole = rules.check(
-        "quote.selection",
-        all_of_them,
-        "sha256:0-23",
-        "sha256:0-23" if all_of_them else shown or "none",
-        "quote all PCRs of the SHA-256 bank",
-    )
-    count = rules.check(
-        "quote.count", len(report.pcrs) == wire.PCR_COUNT, "24 PCRs", len(report.pcrs), "send all PCRs of the bank"
-    )
-    if whole and count:
-        computed = hashlib.sha256(b"".join(report.pcrs)).digest()
-        rules.check(
-            "quote.pcrs",
-            hmac.compare_digest(computed, attest.pcr_digest),
-            f"PCRs with the quoted digest {attest.pcr_digest.hex()}",
-            f"PCRs with the digest {computed.hex()}",
-            "the PCR list does not belong to this quote",
-        )
+    _registers(report, attest, rules)
     rules.check(
         "quote.clock",
         attest.safe,
@@ -147,6 +154,34 @@ def _quote(report: wire.Report, request: Request, rules: Rules) -> wire.Attest |
         "start the VM with a fresh TPM state",
     )
     return attest
+
+
+def _registers(report: wire.Report, attest: wire.Attest, rules: Rules) -> None:
+    """One whole bank is quoted, and the registers that came along are its."""
+    bank = attest.selections[0][0] if attest.selections else ""
+    all_of_them = attest.selections == ((bank, _ALL),) and bank in _BANKS
+    shown = ", ".join(f"{name}:{_ranges(pcrs)}" for name, pcrs in attest.selections) or "none"
+    hint = "quote all PCRs of one bank, best SHA-256"
+    whole = rules.check("quote.selection", all_of_them, f"0-23 of one bank: {', '.join(_BANKS)}", shown, hint)
+    if whole:
+        rules.caution(
+            "quote.bank", bank != "sha1", "a bank of SHA-256 or better", bank, "SHA-1 registers can be forged"
+        )
+    sized = not whole or all(len(value) == eventlog.SIZES[bank] for value in report.pcrs)
+    count = len(report.pcrs) == wire.PCR_COUNT and sized
+    found = f"{len(report.pcrs)} of {len(report.pcrs[0])} bytes" if report.pcrs else "none"
+    fits = rules.check("quote.count", count, "24 PCRs of that bank", found, "send all PCRs of the bank")
+    if whole and fits:
+        # TPM 2.0 Part 3 section 18.4: the digest is made with the hash of the signing scheme, not of the bank.
+        hasher = {32: hashlib.sha256, 48: hashlib.sha384, 64: hashlib.sha512}.get(len(attest.pcr_digest))
+        computed = hasher(b"".join(report.pcrs)).digest() if hasher else b""
+        rules.check(
+            "quote.pcrs",
+            hmac.compare_digest(computed, attest.pcr_digest) and bool(computed),
+            f"PCRs with the quoted digest {attest.pcr_digest.hex()}",
+            f"PCRs with the digest {computed.hex()}",
+            "the PCR list does not belong to this quote",
+        )
 
 
 def _nonce(attest: wire.Attest, request: Request, rules: Rules) -> None:
@@ -180,15 +215,15 @@ def _initdata_digest(evidence: Evidence, request: Request, rules: Rules) -> byte
     return document
 
 
-def _log(report: wire.Report, initdata_digest: bytes | None, rules: Rules) -> EventLog | None:
+def _log(report: wire.Report, bank: str, initdata_digest: bytes | None, rules: Rules) -> EventLog | None:
     if report.event_log is None:
         rules.check("log.present", False, "the firmware's event log", "none", "send event_log with the quote")
         return None
     try:
         log = eventlog.parse(report.event_log)
-        replayed = eventlog.replay(log, "sha256", eventlog.tpm_initial("sha256", log.locality))
+        replayed = eventlog.replay(log, bank, eventlog.tpm_initial(bank, log.locality))
     except Malformed as error:
-        rules.check("log.format", False, "a TCG2 event log with SHA-256 digests", error, "send it as firmware made it")
+        rules.check("log.format", False, f"a TCG2 event log with {bank} digests", error, "send it as firmware made it")
         return None
     exempt = _UNLOGGED | ({INITDATA_PCR} if initdata_digest is not None else set())
     beyond = sorted(replayed.keys() - _KNOWN)
@@ -217,7 +252,7 @@ def _without_exit(
     register = eventlog.EXIT_REGISTER
     if register not in differing:
         return differing
-    explained = eventlog.after_unlogged_exit(log, "sha256", replayed[register])
+    explained = eventlog.after_unlogged_exit(log, _BANK_OF[len(report.pcrs[register])], replayed[register])
     if explained is None or not hmac.compare_digest(explained, report.pcrs[register]):
         return differing
     rules.caution(
@@ -236,8 +271,12 @@ _HINTS = {
 }
 
 
-def _initdata(report: wire.Report, digest: bytes | None, rules: Rules) -> None:
+def _initdata(report: wire.Report, bank: str, digest: bytes | None, rules: Rules) -> None:
+    """Guests extend the digest into the SHA-256 bank, so no other bank can show it."""
     if digest is None or len(report.pcrs) <= INITDATA_PCR:
+        return
+    if bank not in ("sha256", ""):
+        rules.check("initdata", False, "PCR 8 of the SHA-256 bank", f"the bank {bank}", "quote the SHA-256 bank")
         return
     if len(digest) != 32:
         raise Unusable("an initdata digest for a TPM has 32 bytes (SHA-256)")
@@ -280,8 +319,9 @@ def _key(public: bytes) -> object:
     return load_der_public_key(public)
 
 
-def _values(report: wire.Report, pcrs: list[str], attest: wire.Attest, log: EventLog, path: Path) -> dict[str, Any]:
+def _values(report: wire.Report, bank: str, attest: wire.Attest, log: EventLog, voucher: _Voucher) -> dict[str, Any]:
     """Claims in CoCo's names, and what the quote says beside them."""
+    pcrs = [p.hex() for p in report.pcrs]
     return {
         **dict(zip(_COCO_NAMES, pcrs, strict=True)),
         "ak_public": b64(report.ak_public),
@@ -291,8 +331,9 @@ def _values(report: wire.Report, pcrs: list[str], attest: wire.Attest, log: Even
         "clock": attest.clock,
         "reset_count": attest.reset_count,
         "restart_count": attest.restart_count,
-        "ak_revocation": path.revocation,
-        "log": logfacts.facts(log, "sha256"),
+        "ak_revocation": voucher.revocation,
+        "bank": bank,
+        "log": logfacts.facts(log, bank),
     }
 
 

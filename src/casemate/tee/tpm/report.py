@@ -36,6 +36,7 @@ AK_HANDLE = 0x81010002
 AK_CHAIN_INDEX = 0x01C10002
 
 PCR_COUNT = 24
+PCR_SIZES = (20, 32, 48, 64)
 MAX_CHAIN = 5
 MAX_CERTIFICATE = 8 << 10
 MAX_EVENT_LOG = 1 << 20
@@ -127,11 +128,14 @@ def parse_evidence(primary: dict[str, Any]) -> Report:
 
 
 def _pcrs(texts: list[str]) -> tuple[bytes, ...]:
-    """The registers; decoded in one piece, and one by one only to name the one that is wrong."""
-    if all(len(text) == 64 for text in texts):
+    """The registers, all of one bank's size; decoded in one piece, one by one only to name the one that is wrong."""
+    size = len(texts[0]) // 2 if texts else 32
+    if size not in PCR_SIZES:
+        raise Malformed(f"tpm evidence: tpm_quote.pcrs[0] has {size} bytes, which is no bank's size")
+    if all(len(text) == 2 * size for text in texts):
         data = unhex("".join(texts), "tpm_quote.pcrs") if texts else b""
-        return tuple(data[at : at + 32] for at in range(0, len(data), 32))
-    return tuple(unhex(text, f"tpm_quote.pcrs[{i}]", size=32) for i, text in enumerate(texts))
+        return tuple(data[at : at + size] for at in range(0, len(data), size))
+    return tuple(unhex(text, f"tpm_quote.pcrs[{i}]", size=size) for i, text in enumerate(texts))
 
 
 def _bytes(text: str, name: str, limit: int = _MAX_STRUCTURE) -> bytes:
