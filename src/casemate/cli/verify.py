@@ -12,9 +12,14 @@ from casemate.cli import output, verify_files, verify_service
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option(
+    "--collateral", type=click.Path(path_type=Path), help="A collateral store or bundle with what is not beside it."
+)
 @output.json_option
 @click.pass_context
-def verify(ctx: click.Context, /, paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+def verify(
+    ctx: click.Context, /, paths: tuple[Path, ...], collateral: Path | None, as_json: bool, **options: Any
+) -> None:
     """Verify evidence in files, offline, or a running service.
 
     PATH is a file or a folder with evidence and its endorsements, under any names: each file is recognised by its
@@ -34,7 +39,7 @@ def verify(ctx: click.Context, /, paths: tuple[Path, ...], as_json: bool, **opti
     chosen = {name: options[name] for name in names}
     if mine is verify_files:
         chosen["paths"] = paths
-    ctx.exit(mine.run(as_json=as_json, **chosen))
+    ctx.exit(mine.run(as_json=as_json, collateral=collateral, **chosen))
 
 
 _DEFAULT = click.core.ParameterSource.DEFAULT

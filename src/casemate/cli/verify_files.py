@@ -12,7 +12,6 @@ from casemate.cli import output
 
 if TYPE_CHECKING:
     from casemate.policy.document import Policy
-    from casemate.schema.endorsements import Anchor
     from casemate.verifier.files import Judge, Question
     from casemate.verifier.result import Result
 
@@ -38,8 +37,7 @@ def options() -> list[click.Parameter]:
         option(["--policy"], type=_FILE, help="A policy file; --show-policy prints the default one."),
         option(["--accept-tcb"], multiple=True, metavar="STATUS", help="Also accept this TCB status; repeatable."),
         option(["--accept"], multiple=True, metavar="RULE", help="Accept a caution by its rule's name; repeatable."),
-        option(["--anchor", "anchors"], type=_FILE, multiple=True, help="A root to trust as well; repeatable."),
-        option(["--collateral"], type=_FILE, help="A store or bundle with what is not beside the evidence."),
+        option(["--anchor", "anchors"], type=_FILE, multiple=True, help="Also trust this root, or key; repeatable."),
         option(["--ear"], type=_FILE, metavar="KEYFILE", help="Also print the result as a token signed by this key."),
         option(["--show-policy"], is_flag=True, help="Print the policy in force and stop."),
     ]  # fmt: skip
@@ -92,7 +90,7 @@ def _question(given: dict[str, Any]) -> Question:
         report_data=_report_data(given["report_data"]),
         initdata=read_file(given["initdata"], _MAX_SMALL) if given["initdata"] else None,
         policy=policy,
-        anchors=tuple(anchor for path in given["anchors"] for anchor in _anchors(path)),
+        **_anchors(given["anchors"]),
         judges=_judges(given, policy, now),
         fetch=Store(given["collateral"]).fetch if given["collateral"] else None,
     )
@@ -154,8 +152,8 @@ def _report_data(text: str | None) -> bytes | None:
     return found
 
 
-def _anchors(path: Path) -> list[Anchor]:
-    """The certificates of a file (PEM or DER) as roots of the class `development`, for every TEE."""
+def _anchors(paths: tuple[Path, ...]) -> dict[str, Any]:
+    """Certificates of the files (PEM or DER) as roots of the class `development`, for every TEE; and public keys."""
     from casemate.crypto import chain
     from casemate.errors import Unusable
     from casemate.schema.endorsements import Anchor
@@ -163,13 +161,17 @@ def _anchors(path: Path) -> list[Anchor]:
     from casemate.tee.files import File, sort
     from casemate.verifier.reading import read_file
 
-    found = sort([File(path.name, read_file(path, _MAX_SMALL))]).certificates
-    if not found:
-        raise Unusable(f"{path}: no certificate in PEM or DER", hint="--anchor takes the root's certificate")
-    return [
-        Anchor(certificate=der, name=f"{chain.load(der, str(path)).subject} (--anchor)", tees=tuple(ROOMS))
-        for der in found
-    ]
+    anchors: list[Anchor] = []
+    keys: list[bytes] = []
+    for path in paths:
+        found = sort([File(path.name, read_file(path, _MAX_SMALL))])
+        if not (found.certificates or found.keys):
+            raise Unusable(f"{path}: no certificate or public key", hint="--anchor takes PEM or DER")
+        keys += found.keys
+        for der in found.certificates:
+            name = f"{chain.load(der, str(path)).subject} (--anchor)"
+            anchors.append(Anchor(certificate=der, name=name, tees=tuple(ROOMS)))
+    return {"anchors": tuple(anchors), "keys": tuple(keys)}
 
 
 def _token(result: Result, path: Path) -> str:

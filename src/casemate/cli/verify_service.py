@@ -29,10 +29,18 @@ def options() -> list[click.Parameter]:
 
 
 def run(
-    *, service: str, app_id: str | None, trust: Path | None, port: int | None, evidence_url: str | None, as_json: bool
+    *,
+    service: str,
+    app_id: str | None,
+    trust: Path | None,
+    port: int | None,
+    evidence_url: str | None,
+    collateral: Path | None,
+    as_json: bool,
 ) -> int:
     """Ask, judge and print; the exit code."""
     from casemate.drivers import paths
+    from casemate.drivers.collateral import Store
     from casemate.errors import Unavailable, Unusable
     from casemate.verifier import service as check
     from casemate.verifier import trust as trusted
@@ -44,7 +52,7 @@ def run(
         answer = check.ask(service, port=port, url=evidence_url)
     except Unavailable as error:  # nothing was judged, so this is no refusal
         raise Unusable(str(error), hint=error.hint) from error
-    verdict = check.judge(answer, believed, app_id)
+    verdict = check.judge(answer, believed, app_id, fetch=Store(collateral).fetch if collateral else None)
     output.emit(check.as_json(verdict), as_json=as_json, text=lambda: _page(verdict))
     return 0 if verdict.decision.allowed else 1
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from casemate.boot import initdata as initdata_paper
 from casemate.drivers import http, tlspeer
 from casemate.errors import Finding, Malformed, Refused, Unusable
@@ -31,6 +33,7 @@ from casemate.schema.evidence import Evidence
 from casemate.schema.manifest import Manifest
 from casemate.schema.request import Request
 from casemate.tee import composite, room
+from casemate.tee.room import Fetch
 from casemate.verifier.trust import Trust
 from casemate.wire import jcs
 from casemate.wire.encoding import b64u, unb64
@@ -110,12 +113,18 @@ def _read(body: bytes, pin: str, nonce: bytes) -> Answer:
     return Answer(Evidence(tee=tee, primary=primary, additional=additional, initdata=raw), raw, pin, nonce)
 
 
-def judge(answer: Answer, trust: Trust, app_id: str, now: datetime | None = None) -> Verdict:
-    """Steps 3 and 4. Never raises for a refusal: the verdict carries every failed rule."""
+def judge(
+    answer: Answer, trust: Trust, app_id: str, now: datetime | None = None, *, fetch: Fetch | None = None
+) -> Verdict:
+    """Steps 3 and 4. Never raises for a refusal: the verdict carries every failed rule.
+
+    `fetch` reads a collateral store, offline; what it lacks is `Unusable`.
+    """
     moment = now or datetime.now(UTC)
     expected = purpose_data(PURPOSE, answer.nonce + bytes.fromhex(answer.tls_pin.removeprefix("sha256:")))
     request = Request(report_data=expected, initdata_digest=hashlib.sha256(answer.initdata).digest())
-    endorsements = Endorsements(anchors=trust.anchors)
+    gathered = room(answer.evidence.tee).endorse(answer.evidence, fetch) if fetch else Endorsements()
+    endorsements = msgspec.structs.replace(gathered, anchors=trust.anchors)
     try:
         claims = room(answer.evidence.tee).verify(composite.alone(answer.evidence), endorsements, request, moment)
         manifest = initdata_paper.parse(answer.initdata).manifest
