@@ -47,6 +47,33 @@ def root(size: int, node: Node) -> bytes:
     return _fold(node(level, index) for level, index in _peaks(0, size))
 
 
+def extended(size: int, peaks: Sequence[bytes], leaves: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The peaks of a tree of `size` entries after leaf hashes were added to it; about one hash for each of them.
+
+    Peaks are the roots of the complete subtrees, the largest first: one for each bit that is set in the size.
+    """
+    if len(peaks) != size.bit_count():
+        raise Malformed(f"merkle: {len(peaks)} peaks are not those of a tree of {size}")
+    row = list(peaks)
+    for entry in leaves:
+        found, below = entry, size
+        while below & 1:
+            found, below = parent(row.pop(), found), below >> 1
+        row.append(found)
+        size += 1
+    return tuple(row)
+
+
+def peaks(size: int, node: Node) -> tuple[bytes, ...]:
+    """The peaks of the tree of `size` entries, from its nodes."""
+    return tuple(node(level, index) for level, index in _peaks(0, size))
+
+
+def crown(peaks: Sequence[bytes]) -> bytes:
+    """The root over the peaks of a tree."""
+    return _fold(peaks) if peaks else EMPTY
+
+
 def inclusion(index: int, size: int, node: Node) -> list[bytes]:
     """The audit path of leaf `index` in the tree of `size` entries (RFC 6962 section 2.1.1), leaf upwards."""
     if not 0 <= index < size <= MAX_SIZE:
