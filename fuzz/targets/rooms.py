@@ -21,23 +21,61 @@ def _primary(evidence: Any) -> bytes:
 
 
 def _eif() -> Iterable[bytes]:
+    from casemate.tee.nitro.measure import eif
     from casemate.testing.eif import FakeImage
 
     yield FakeImage().build()
+    yield FakeImage().signed(bytes.fromhex(eif(FakeImage().build()).values["pcr0"])).build()
 
 
 @target("eif", _eif, errors=("Malformed", "Refused"), longest=65536)
 def eif() -> One:
-    """Enclave images, measured: a signature that does not hold is refused."""
+    """Enclave images, measured, with the checksum put right; a signature that does not hold is refused."""
+    import zlib
+
+    from casemate.tee.nitro.eif import HEADER
     from casemate.tee.nitro.measure import eif
 
-    return eif
+    def one(data: bytes) -> object:
+        head, body = data[: HEADER - 4], data[HEADER:]
+        return eif(head + zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "big") + body)
+
+    return one
+
+
+def _nsm() -> Iterable[bytes]:
+    from casemate.wire import cbor
+
+    yield cbor.dumps({"Attestation": {"document": b"a document"}})
+
+
+@target("nsm-answer", _nsm, errors=("Malformed", "Unavailable"))
+def nsm_answer() -> One:
+    """Answers of the Nitro Security Module."""
+    from casemate.tee.nitro.collect import answered
+
+    return answered
+
+
+def _sigstruct() -> Iterable[bytes]:
+    from casemate.tee.sgx import sigstruct as wire
+
+    yield wire.HEADER + bytes(8) + wire.HEADER_2 + bytes(472) + b"\3" + bytes(wire.SIZE - 513)
+
+
+@target("sgx-sigstruct", _sigstruct)
+def sgx_sigstruct() -> One:
+    """Signatures of SGX enclaves."""
+    from casemate.tee.sgx.sigstruct import parse
+
+    return parse
 
 
 def _csv() -> Iterable[bytes]:
     from casemate.testing.csv import FakeHygon
 
     yield FakeHygon().report(b"r" * 48)
+    yield FakeHygon(version=2).report(b"r" * 48)
 
 
 @target("csv-report", _csv)
