@@ -53,6 +53,17 @@ def test_the_tutorial_runs_as_it_stands(tmp_path):
         shell("casemate rm --force web || true; casemate rm --force changed || true; casemate down")
 
 
+def test_the_page_on_collateral_runs_as_it_stands(tmp_path):
+    script = "".join(text for rest, text in blocks(ROOT / "docs/how-to/collateral.md", "sh") if rest != "skip")
+    script = 'trap "kill \\$(jobs -p) 2>/dev/null || true" EXIT\n' + script  # whatever fails, nobody stays behind
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                   "CASEMATE_HOME": str(tmp_path / ".casemate")}  # fmt: skip
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.count("ACCEPTED") == 2
+
+
 def commands():
     """(page, words) of each call of casemate in a page's shell blocks."""
     for page in PAGES:

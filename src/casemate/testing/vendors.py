@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 import tempfile
 import threading
 import time
@@ -159,3 +160,21 @@ def _signed(documents: dict[str, bytes], name: str, member: str, header: str) ->
 def _levels(tcb: Tcb) -> str:
     first = "" if tcb.fmc is None else f"fmcSPL={tcb.fmc:02}&"
     return f"{first}blSPL={tcb.bootloader:02}&teeSPL={tcb.tee:02}&snpSPL={tcb.snp:02}&ucodeSPL={tcb.microcode:02}"
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m casemate.testing.vendors FOLDER`: evidence, its root, settings; serves until it is stopped."""
+    from casemate.schema.request import Request
+
+    folder = Path(arguments[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    chip = FakeChip()
+    (folder / "report.bin").write_bytes(chip.report(Request(report_data=bytes(64))))
+    (folder / "root.pem").write_bytes(pki.pem(chip.ark.certificate))
+    with VendorServer(amd(chip)) as server:
+        server.settings(folder)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
