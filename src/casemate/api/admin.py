@@ -55,6 +55,12 @@ class NewAnchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str = ""
     tees: tuple[str, ...] | None = None
 
+    def anchor(self) -> Anchor:
+        """The anchor; without `tees` one of the default TEE."""
+        der = unb64(self.certificate, "certificate")
+        made = Anchor(certificate=der, platform_class=self.platform_class, name=self.name[:256])
+        return made if self.tees is None else msgspec.structs.replace(made, tees=self.tees)
+
 
 def demand(broker: Broker, request: Request) -> None:
     """Refuse whoever is not the admin: 401 without a good token, 403 with one of another role."""
@@ -121,10 +127,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def anchor(request: Request, body: bytes) -> Response:
         asked = parsed(body, NewAnchor, "anchor")
-        certificate = unb64(asked.certificate, "certificate")
-        made = Anchor(certificate=certificate, platform_class=asked.platform_class, name=asked.name[:256])
-        made = made if asked.tees is None else msgspec.structs.replace(made, tees=asked.tees)
-        return answer({"fingerprint": apps.add_anchor(broker, made)})
+        return answer({"fingerprint": apps.add_anchor(broker, asked.anchor())})
 
     def decisions(request: Request, body: bytes) -> Response:
         limit = request.query_params.get("limit", "100")
