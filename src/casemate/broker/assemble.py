@@ -6,24 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from sqlalchemy import exc
 
 from casemate.broker.sessions import Cookies
 from casemate.broker.settings import Settings
+from casemate.broker.shared import shared
 from casemate.broker.tokens import Signer
 from casemate.broker.vault import KEY_SIZE, Vault
 from casemate.crypto import pins, selfsigned
 from casemate.drivers import keyfiles
-from casemate.drivers.store import Store, record
+from casemate.drivers.store import Store
 from casemate.errors import Unusable
 
 MASTER_KEY, TLS_KEY, TLS_CERTIFICATE, ADMIN_PUBLIC = "master.key", "tls.key", "tls.crt", "admin.pub"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
     renew_certificate(settings, tls, clock())
     store = Store(settings.store_url)
     store.migrate()
-    signing = _shared(
+    signing = shared(
         store, vault, "signing", lambda: selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1())), clock()
     )
     private = serialization.load_pem_private_key(signing, password=None)
@@ -65,7 +62,7 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
         settings=settings,
         store=store,
         vault=vault,
-        cookies=Cookies(_shared(store, vault, "cookie", lambda: os.urandom(KEY_SIZE), clock())),
+        cookies=Cookies(shared(store, vault, "cookie", lambda: os.urandom(KEY_SIZE), clock())),
         signer=Signer(private),
         pin=pins.digest(_spki(tls)),
         admin=admin,
@@ -82,23 +79,6 @@ def renew_certificate(settings: Settings, key: ec.EllipticCurvePrivateKey, now: 
         return
     made = selfsigned.certificate(key, settings.names, now)
     keyfiles.write(path, made.public_bytes(serialization.Encoding.PEM))
-
-
-def _shared(store: Store, vault: Vault, name: str, make: Callable[[], bytes], now: datetime) -> bytes:
-    """A key that all replicas on this store use; the first one makes it."""
-    label = f"key:{name}"
-    for _ in range(2):
-        with store.read() as tx:
-            sealed = record.key(tx, name)
-        if sealed is not None:
-            return vault.open(label, sealed)
-        try:
-            with store.write() as tx:
-                record.add_key(tx, name, vault.seal(label, make()), now)
-        except exc.IntegrityError:
-            continue
-    with store.read() as tx:
-        return vault.open(label, record.key(tx, name) or b"")
 
 
 def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:

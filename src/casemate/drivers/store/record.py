@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,28 +31,45 @@ def decide(
     resource: str | None = None,
 ) -> int:
     """Record one decision, allowed when no finding failed; returns its number."""
-    told = list(findings)
-    done = tx.execute(
-        insert(t.decisions).values(
-            time=millis(now),
-            act=act,
-            genuine=genuine,
-            allowed=bool(told) and all(f.ok for f in told),
-            app_id=app_id,
-            manifest_digest=manifest_digest,
-            tee=tee,
-            resource=resource,
-            findings=json.dumps([f.as_json() for f in told]),
-        )
+    told = row(
+        now,
+        act,
+        findings,
+        genuine=genuine,
+        app_id=app_id,
+        manifest_digest=manifest_digest,
+        tee=tee,
+        resource=resource,
     )
+    done = tx.execute(insert(t.decisions).values(**told))
     number = int(done.inserted_primary_key[0])  # type: ignore[index] # one row was inserted, so it has a key
     if not genuine and number % 100 == 0:
-        c = t.decisions.c
-        edge = select(c.id).where(c.genuine.is_(False)).order_by(c.id.desc()).offset(MAX_UNGENUINE).limit(1)
-        last = tx.execute(edge).scalar_one_or_none()
-        if last is not None:
-            tx.execute(delete(t.decisions).where(c.genuine.is_(False), c.id <= last))
+        trim(tx)
     return number
+
+
+def row(now: datetime, act: str, findings: Iterable[Finding], *, genuine: bool, **about: str | None) -> dict[str, Any]:
+    """A decision as `add` takes it; `about`: `app_id`, `manifest_digest`, `tee`, `resource`."""
+    told = list(findings)
+    known = {name: about.get(name) for name in ("app_id", "manifest_digest", "tee", "resource")}
+    allowed = bool(told) and all(f.ok for f in told)
+    found = json.dumps([f.as_json() for f in told])
+    return {"time": millis(now), "act": act, "genuine": genuine, "allowed": allowed, **known, "findings": found}
+
+
+def add(tx: Connection, rows: list[dict[str, Any]]) -> None:
+    """Record many decisions at once."""
+    if rows:
+        tx.execute(insert(t.decisions), rows)
+
+
+def trim(tx: Connection) -> None:
+    """Forget all but the newest decisions on evidence that is not genuine."""
+    c = t.decisions.c
+    edge = select(c.id).where(c.genuine.is_(False)).order_by(c.id.desc()).offset(MAX_UNGENUINE).limit(1)
+    last = tx.execute(edge).scalar_one_or_none()
+    if last is not None:
+        tx.execute(delete(t.decisions).where(c.genuine.is_(False), c.id <= last))
 
 
 def decisions(tx: Connection, limit: int, app_id: str | None = None) -> list[dict[str, Any]]:
@@ -88,6 +105,19 @@ def spend(tx: Connection, nonce: str, now: datetime, keep: timedelta) -> None:
         tx.execute(insert(t.spent_nonces).values(nonce=nonce, spent=millis(now)))
     except exc.IntegrityError as error:
         raise AlreadySpent("the nonce was used before") from error
+
+
+def used(tx: Connection, nonces: Collection[str]) -> set[str]:
+    """Which of these nonces were used before. Under the log's lock nobody else uses one meanwhile."""
+    c = t.spent_nonces.c.nonce
+    return set(tx.execute(select(c).where(c.in_(nonces))).scalars()) if nonces else set()
+
+
+def spend_all(tx: Connection, nonces: Collection[str], now: datetime, keep: timedelta) -> None:
+    """Use up nonces that `used` did not know; forget those older than `keep`."""
+    tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
+    if nonces:
+        tx.execute(insert(t.spent_nonces), [{"nonce": nonce, "spent": millis(now)} for nonce in nonces])
 
 
 def key(tx: Connection, name: str) -> bytes | None:
