@@ -37,7 +37,8 @@ class Question:
     """What the relying party asks of the evidence.
 
     `now` is timezone-aware. `report_data` and `initdata` (a document's bytes) are what the evidence must carry.
-    `anchors` are roots to trust beside the pinned ones. `judges` are further rules on the claims (reference values).
+    `anchors` are roots to trust beside the pinned ones, `keys` (DER) an attester's or platform's own, for TEEs
+    without a chain. `judges` are further rules on the claims (reference values).
     `fetch` reads a collateral store, offline, for what does not lie beside the evidence.
     """
 
@@ -47,6 +48,7 @@ class Question:
     initdata: bytes | None = None
     policy: document.Policy = document.DEFAULT
     anchors: tuple[Anchor, ...] = ()
+    keys: tuple[bytes, ...] = ()
     judges: tuple[Judge, ...] = field(default=())
     fetch: Callable[[str], bytes] | None = None
 
@@ -153,7 +155,10 @@ def _judge(found: Gathered, question: Question) -> Result:
 def _verify(found: Gathered, evidence: Evidence, question: Question) -> tuple[Claims, ...]:
     """Claims of the evidence and of every device whose evidence came along with it."""
     given = _stored(found, evidence, question)
-    endorsements = msgspec.structs.replace(given, anchors=(*given.anchors, *question.anchors))
+    keys = {f"{evidence.tee}.key.given.{number}": key for number, key in enumerate(question.keys)}
+    endorsements = msgspec.structs.replace(
+        given, anchors=(*given.anchors, *question.anchors), collateral={**given.collateral, **keys}
+    )
     initdata = question.initdata if question.initdata is not None else evidence.initdata
     request = Request(
         report_data=question.report_data,
