@@ -157,7 +157,13 @@ def test_another_key_or_another_ca_is_not_trusted(server, tmp_path):
 
 
 def test_hosts_that_no_room_names_are_not_asked(server, tmp_path):
-    for url in ("https://internal.example/x", f"{AMD}.example/x", "http://kdsintf.amd.com/x", "ftp://a.example", "file:///etc/passwd"):
+    for url in (
+        "https://internal.example/x",
+        f"{AMD}.example/x",
+        "http://kdsintf.amd.com/x",
+        "ftp://a.example",
+        "file:///etc/passwd",
+    ):
         with pytest.raises((Unusable, Malformed)):
             fetcher(server, tmp_path).fetch(url)
     assert server.asked == []
