@@ -144,6 +144,22 @@ def test_a_vtpm_of_a_named_vendor_with_and_without_its_nonce(sample):
     assert failed(result(sample, report_data=b"another", **asked)) == {"tpm.quote.nonce"}
 
 
+def test_keys_that_the_relying_party_gives_stand_for_a_chain():
+    folder = published.folder("cca/draft-ffm-00-profile")
+    token, key = folder / "token.cbor", sort(read([folder / "cpak_pub.pem"])).keys
+    bare = verify_paths([token], Question(now=datetime.now(UTC)))
+    assert (bare.verdict, "CPAK" in bare.reason) == ("unusable", True)
+    assert verify_paths([token], Question(now=datetime.now(UTC), keys=key)).verdict == "accepted"
+    other = sort(read([published.folder("cca/es256-platform-token/cpak_pub.pem")])).keys
+    assert verify_paths([token], Question(now=datetime.now(UTC), keys=other)).verdict == "refused"
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("ta-ok.json", "accepted"), ("ta-bad.json", "refused")])
+def test_a_trust_anchor_document_of_the_right_and_of_another_key(name, verdict):
+    folder = published.folder("cca/es256-platform-token")
+    assert verify_paths([folder / "token.cbor", folder / name], Question(now=datetime.now(UTC))).verdict == verdict
+
+
 def test_a_relaunch_is_advised_and_may_be_accepted_by_name():
     policy = document.accepting(document.DEFAULT, tcb=["TDRelaunchAdvised"])
     assert result("tdx/v5-90c06f-relaunch-advised", policy=policy).verdict == "accepted"

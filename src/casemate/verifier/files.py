@@ -141,7 +141,7 @@ def _judge(found: Gathered, question: Question) -> Result:
         if found.missing:
             raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=error.hint or _FETCH) from error
         raise
-    if found.missing and question.fetch is None:
+    if found.missing and question.fetch is None and not question.keys:
         raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=_FETCH)
     findings = [*claims.checks, *document.judge(claims, question.policy), *others]
     for device in devices:
