@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from casemate.broker.refusals import Conflicting, Missing
 from casemate.broker.sessions import Session
-from casemate.crypto import jwe, pins
+from casemate.crypto import pins, recipient
 from casemate.drivers.store import registry, vaulted
 from casemate.errors import Finding, Malformed, Refused
 from casemate.policy import appraise
@@ -96,7 +96,7 @@ def seal(broker: Broker, session: Session, path: str, known: int | None) -> Gran
     if found.version == known:
         return Grant(found.version, None)
     return Grant(
-        found.version, jwe.seal(broker.vault.open(label(path, found.version), found.sealed), session.tee_pubkey)
+        found.version, recipient.seal(broker.vault.open(label(path, found.version), found.sealed), session.tee_pubkey)
     )
 
 

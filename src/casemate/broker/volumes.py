@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from casemate.broker import journal, resources
 from casemate.broker.refusals import Conflicting
 from casemate.broker.sessions import Session
-from casemate.crypto import jwe
+from casemate.crypto import recipient
 from casemate.drivers.store import vaulted
 from casemate.errors import Finding, Malformed
 from casemate.schema.manifest import Manifest, Volume
@@ -53,7 +53,7 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, s
     journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
     if isinstance(answer, tuple):
         resources.refuse(answer)
-    return jwe.seal(json.dumps(answer).encode(), session.tee_pubkey)
+    return recipient.seal(json.dumps(answer).encode(), session.tee_pubkey)
 
 
 def initialised(broker: Broker, session: Session, name: str, grant: str, record: dict[str, Any]) -> None:
