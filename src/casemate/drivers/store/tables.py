@@ -69,6 +69,7 @@ resources = Table(
     Column("app_id", _DIGEST, ForeignKey("apps.app_id"), nullable=False),
     Column("newest", Integer, nullable=False),
     Column("deleted", Boolean, nullable=False),
+    Column("doomed", BigInteger),  # closed, and purged from this time on
 )
 
 resource_versions = Table(
@@ -78,6 +79,7 @@ resource_versions = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("ends", BigInteger),  # a version that was replaced opens until then
 )
 
 volumes = Table(
@@ -90,6 +92,8 @@ volumes = Table(
     Column("initialised", Boolean, nullable=False),
     Column("record", Text),
     Column("changed", BigInteger, nullable=False),
+    Column("key_path", _PATH),
+    Column("key_version", Integer),  # the version that the volume was made with; 0 for a derived key
 )
 
 anchors = Table(
