@@ -1,0 +1,77 @@
+"""The admin's routes on apps: founding, platforms, resources' names, releases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from casemate.api.access import closed, of_app, own
+from casemate.api.answers import answer, parsed
+from casemate.broker import access, apps
+from casemate.schema.endorsements import PRODUCTION
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+BASE = "/casemate/v0/admin/apps"
+
+
+class Founding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new app."""
+
+    tenant: str
+    name: str
+    platforms: tuple[str, ...] = (PRODUCTION,)
+
+
+class Platforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The platform classes that an app allows."""
+
+    platforms: tuple[str, ...]
+
+
+def routes(broker: Broker) -> list[BaseRoute]:
+    """The routes on apps; each app's are for the admins of its tenant."""
+
+    def found(request: Request, body: bytes) -> Response:
+        asked = parsed(body, Founding, "app")
+        access.demand(broker, request, "app.found", tenant=asked.tenant)
+        known = apps.found(broker, asked.tenant, asked.name, asked.platforms)
+        return answer({"app_id": known.app_id, "founding": msgspec.to_builtins(known.founding)})
+
+    def listing(request: Request, body: bytes) -> Response:
+        admin: access.Admin = request.state.admin
+        seen = [known for known in apps.listing(broker) if admin.sees(known.founding.tenant)]
+        return answer({"apps": msgspec.to_builtins(seen)})
+
+    def allow(request: Request, body: bytes) -> Response:
+        asked = parsed(body, Platforms, "platforms")
+        return answer(msgspec.to_builtins(apps.allow(broker, request.path_params["id"], asked.platforms)))
+
+    def resources(request: Request, body: bytes) -> Response:
+        return answer({"resources": apps.resources(broker, request.path_params["id"])})
+
+    def add_release(request: Request, body: bytes) -> Response:
+        return answer({"manifest_digest": apps.add_release(broker, request.path_params["id"], body)})
+
+    def revoke(request: Request, body: bytes) -> Response:
+        apps.revoke_release(broker, request.path_params["id"], request.path_params["digest"])
+        return answer({"manifest_digest": request.path_params["digest"], "state": "revoked"})
+
+    one = f"{BASE}/{{id}}"
+    return [
+        Route(BASE, closed(broker, "app.found", found, scope=own), methods=["POST"]),
+        Route(BASE, closed(broker, "app.list", listing, scope=own), methods=["GET"]),
+        Route(f"{one}/platforms", closed(broker, "app.platforms", allow, scope=of_app), methods=["POST"]),
+        Route(f"{one}/resources", closed(broker, "resource.list", resources, scope=of_app), methods=["GET"]),
+        Route(f"{one}/releases", closed(broker, "release.add", add_release, scope=of_app), methods=["POST"]),
+        Route(
+            f"{one}/releases/{{digest}}/revoke",
+            closed(broker, "release.revoke", revoke, scope=of_app),
+            methods=["POST"],
+        ),
+    ]
