@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from casemate.broker import log
+from casemate.broker.log import Log
 from casemate.broker.sessions import Cookies
 from casemate.broker.settings import Settings
 from casemate.broker.shared import shared
@@ -35,9 +37,11 @@ class Broker:
     pin: str
     admin: ed25519.Ed25519PublicKey
     clock: Callable[[], datetime]
+    log: Log
 
     def close(self) -> None:
-        """Give back the store's connections."""
+        """End the log's writer, give back the store's connections."""
+        self.log.close()
         self.store.close()
 
 
@@ -67,6 +71,7 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
         pin=pins.digest(_spki(tls)),
         admin=admin,
         clock=clock,
+        log=log.build(settings, store, vault, clock),
     )
 
 

@@ -50,7 +50,8 @@ def begun(broker: Broker, cookie: str) -> None:
 def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
     """Steps 6 to 9. `Unauthenticated` when the evidence is not genuine, `Refused` when policy says no."""
     now = broker.clock()
-    subject = hearing.subject(broker, cookie, said, now)  # the session's own question, answered once
+    with journal.counted(broker, "attest"):
+        subject = hearing.subject(broker, cookie, said, now)  # the session's own question, answered once
 
     with journal.failures(broker, "attest", now, spends=subject.nonce, tee=subject.evidence.tee):
         endorsements = hearing.endorse(broker, subject)  # 6

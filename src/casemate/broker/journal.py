@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, Table
 
 from casemate.broker.hearing import replay
+from casemate.broker.log import Decision
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.drivers.store import AlreadySpent, record
 from casemate.errors import Finding, Malformed, Refused, Unusable
+from casemate.wire import jcs
+from casemate.wire.encoding import b64u
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
+
+_MAX_TEXT = 500
+_MAX_FAILED, _MAX_PASSED = 24, 64
+_REQUIRED = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "AKP": ("alg", "kty", "pub")}
 
 
 def decided(
@@ -39,31 +47,27 @@ def decided(
     `lease`, ...), never a secret or the hash of one.
     """
     told = tuple(findings)
+    about = {"app_id": session.app_id, "manifest_digest": session.manifest_digest, "tee": session.tee}
+    fields = {
+        "app": session.app_id,
+        "release": session.manifest_digest,
+        "tee": session.tee,
+        "platform": session.platform_class,
+        "key": thumbprint(session.tee_pubkey),
+        "resource": resource,
+        "findings": _short(told),
+        **(facts or {}),
+    }
+    row = record.row(now, act, told, genuine=True, resource=resource, **about)
+    entry = broker.log.pending(act, now, row["allowed"], fields, app_id=session.app_id)
     try:
-        with broker.store.write() as tx:
-            record.decide(
-                tx,
-                now,
-                act,
-                told,
-                genuine=True,
-                app_id=session.app_id,
-                manifest_digest=session.manifest_digest,
-                tee=session.tee,
-                resource=resource,
-            )
-            if spends is not None:
-                record.spend(tx, spends, now, _keep(broker))
-            for table, values in rows:
-                tx.execute(insert(table).values(**values))
-            if together is not None:
-                together(tx)
+        broker.log.record(Decision(row, entry, spends, rows, together))
     except AlreadySpent:
         refusal = replay()
-        with broker.store.write() as tx:
-            record.decide(tx, now, act, refusal.findings, genuine=False, tee=session.tee)
+        broker.log.record(Decision(record.row(now, act, refusal.findings, genuine=False, tee=session.tee), None))
+        broker.log.count(act, [refusal.findings[0].rule])
         raise refusal from None
-    return ""
+    return entry.id
 
 
 def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str, Any]) -> None:
@@ -72,6 +76,9 @@ def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str
     `who` is `issuer#subject`, or "local". `facts` are plain JSON values, never a secret or the hash of one; an `app` or
     a `tenant` among them says whose auditors may read the entry.
     """
+    app, tenant = (facts.get(name) if isinstance(facts.get(name), str) else None for name in ("app", "tenant"))
+    fields = {"who": who[:_MAX_TEXT], **facts}
+    broker.log.admin(tx, broker.log.pending(act, broker.clock(), None, fields, app_id=app, tenant=tenant))
 
 
 @contextmanager
@@ -86,11 +93,10 @@ def failures(broker: Broker, act: str, now: datetime, *, spends: str, tee: str) 
     else:
         return
     try:
-        with broker.store.write() as tx:
-            record.decide(tx, now, act, findings, genuine=False, tee=tee)
-            record.spend(tx, spends, now, _keep(broker))
+        broker.log.record(Decision(record.row(now, act, findings, genuine=False, tee=tee), None, spends))
     except AlreadySpent:
-        raise replay() from None
+        findings = replay().findings
+    broker.log.count(act, _first(findings))
     raise Unauthenticated(findings)
 
 
@@ -100,10 +106,42 @@ def refusals(broker: Broker, act: str, *, tee: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        with broker.store.write() as tx:
-            record.decide(tx, broker.clock(), act, error.findings, genuine=False, tee=tee)
+        broker.log.record(Decision(record.row(broker.clock(), act, error.findings, genuine=False, tee=tee), None))
+        broker.log.count(act, _first(error.findings))
         raise
 
 
-def _keep(broker: Broker) -> timedelta:
-    return timedelta(seconds=2 * broker.settings.challenge_seconds)
+@contextmanager
+def counted(broker: Broker, act: str) -> Iterator[None]:
+    """Count a refusal of somebody who has not even a session; nothing else is kept of it."""
+    try:
+        yield
+    except Refused as error:
+        broker.log.count(act, _first(error.findings))
+        raise
+
+
+def thumbprint(key: dict[str, Any]) -> str:
+    """A public JWK's thumbprint (RFC 7638; RFC 9964 for AKP), base64url."""
+    wanted = _REQUIRED.get(str(key.get("kty")), tuple(key))
+    return b64u(hashlib.sha256(jcs.canonical({name: key[name] for name in wanted if name in key})).digest())
+
+
+def _short(findings: tuple[Finding, ...]) -> list[dict[str, str]]:
+    """Rules and results, and of failed rules what was found; at most as much as an entry may say of a field."""
+    failed = [
+        {"rule": f.rule[:80], "result": "fail", "expected": _plain(f.expected), "found": _plain(f.found)}
+        for f in findings
+        if not f.ok
+    ]
+    passed = [{"rule": f.rule[:80], "result": "pass"} for f in findings if f.ok]
+    return [*failed[:_MAX_FAILED], *passed[:_MAX_PASSED]]
+
+
+def _plain(text: str) -> str:
+    return text[:120].encode("utf-8", "replace").decode()
+
+
+def _first(findings: Iterable[Finding]) -> list[str]:
+    """The rule that a refusal is counted under."""
+    return [finding.rule for finding in findings if not finding.ok][:1]

@@ -23,7 +23,7 @@ from casemate.wire.encoding import b64u, unb64u
 VERSION = 1
 MAX_ENTRY = (1 << 16) - 1  # the length of an entry in a bundle has two bytes
 MAX_FIELDS = 64
-MAX_VALUE = 16 << 10
+MAX_VALUE = 128 << 10
 MAX_TIME = 1 << 53
 SALT_SIZE = 32
 _TAG = b"casemate log commitment v1\0"
