@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from casemate.broker import hearing, journal, resources, sessions, tokens
+from casemate.broker import hearing, journal, proof, resources, sessions, tokens
 from casemate.broker.sessions import Challenge, Session
 from casemate.drivers.store import registry
 from casemate.policy import appraise
@@ -27,10 +27,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Step 9's answer: a token, and a cookie that says the same."""
+    """Step 9's answer: a token, a cookie that says the same, and the id of the decision's receipt."""
 
     token: str
     cookie: str
+    receipt: str
 
 
 def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
@@ -78,13 +79,17 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
         manifest_digest=manifest.digest if manifest else None,
         tee_pubkey=subject.tee_pubkey,
         expires=sessions.until(now, broker.settings.token_seconds),
+        evidence=proof.evidence(subject.evidence),
+        collateral=proof.collateral(endorsements),
     )
-    journal.decided(broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.nonce)
+    receipt = journal.decided(
+        broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.nonce
+    )
     if manifest is not None:
         decision.demand()  # without a manifest there is a token, as CoCo's guests expect, and it opens nothing
     evidence = tokens.annotated(claims, subject.nonce, subject.tee_pubkey, subject.evidence.additional)
     token = broker.signer.token(session, evidence, tokens.status(claims, decision), now)
-    return Admitted(token, broker.cookies.seal(session))
+    return Admitted(token, broker.cookies.seal(session), receipt)
 
 
 def release(broker: Broker, session: Session, path: str, known: int | None) -> resources.Grant:
@@ -93,5 +98,7 @@ def release(broker: Broker, session: Session, path: str, known: int | None) -> r
     findings = resources.judge(broker, session, path)  # asked before existence
     grant = resources.seal(broker, session, path, known) if all(f.ok for f in findings) else None
     if grant is None or grant.sealed is not None:  # a poll that hands over nothing is no entry
-        journal.decided(broker, "release", now, session, findings, resource=path)
+        facts = {"version": grant.version} if grant else None
+        receipt = journal.decided(broker, "release", now, session, findings, resource=path, facts=facts)
+        grant = replace(grant, receipt=receipt) if grant else None
     return grant or resources.refuse(findings)

@@ -55,6 +55,8 @@ def decided(
         "platform": session.platform_class,
         "key": thumbprint(session.tee_pubkey),
         "resource": resource,
+        "evidence": session.evidence or None,
+        "collateral": session.collateral or None,
         "findings": _short(told),
         **(facts or {}),
     }

@@ -32,6 +32,7 @@ class Grant:
 
     version: int
     sealed: dict[str, str] | None
+    receipt: str = ""
 
 
 def path_of(repo: str, kind: str, tag: str) -> str:

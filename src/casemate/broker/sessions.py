@@ -35,6 +35,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """What `/attest` found: which manifest of which app runs there, and the key to seal answers to.
 
     `app_id` and `manifest_digest` are None for a genuine guest that brought no manifest: it gets no resources.
+    `evidence` and `collateral` are digests (`proof.py`), for the receipts of what is released later.
     """
 
     tee: str
@@ -43,6 +44,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     manifest_digest: str | None
     tee_pubkey: dict[str, Any]
     expires: float
+    evidence: str = ""
+    collateral: str = ""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Signer:
                 "platform_class": session.platform_class,
                 "app": session.app_id,
                 "manifest_digest": session.manifest_digest,
+                "evidence": session.evidence,
+                "collateral": session.collateral,
             },
         }
         header = {"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}
