@@ -61,7 +61,7 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
 
     with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
         statement = registry.statement(tx, manifest.app) if manifest else None
-        references = registry.references(tx, claims.tee)
+        references = registry.references(tx, claims.tee, statement.founding.tenant if statement else None)
 
     decision = appraise.appraise(  # 9
         claims,

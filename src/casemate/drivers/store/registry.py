@@ -129,12 +129,14 @@ def anchors(tx: Connection) -> tuple[Anchor, ...]:
     )
 
 
-def add_reference(tx: Connection, reference: ReferenceValues, now: datetime) -> None:
-    """Accept a guest image; the same name and TEE again replaces it."""
+def add_reference(tx: Connection, reference: ReferenceValues, now: datetime, tenant: str | None = None) -> None:
+    """Accept a guest image for a tenant's apps, or for all; the same name and TEE again replaces it."""
     c = t.reference_values.c
-    tx.execute(delete(t.reference_values).where(c.name == reference.name, c.tee == reference.tee))
+    whose = c.tenant == (tenant or "")
+    tx.execute(delete(t.reference_values).where(whose, c.name == reference.name, c.tee == reference.tee))
     tx.execute(
         insert(t.reference_values).values(
+            tenant=tenant or "",
             name=reference.name,
             tee=reference.tee,
             registers=json.dumps(reference.values),
@@ -144,11 +146,12 @@ def add_reference(tx: Connection, reference: ReferenceValues, now: datetime) -> 
     )
 
 
-def references(tx: Connection, tee: str | None = None) -> tuple[ReferenceValues, ...]:
-    """Reference values, all or those of one TEE."""
-    query = select(t.reference_values).order_by(t.reference_values.c.created.desc())
+def references(tx: Connection, tee: str | None = None, tenant: str | None = None) -> tuple[ReferenceValues, ...]:
+    """Reference values that are accepted for all apps and, with `tenant`, for its own; all TEEs' or those of one."""
+    c = t.reference_values.c
+    query = select(t.reference_values).where(c.tenant.in_(("", tenant or ""))).order_by(c.created.desc())
     if tee is not None:
-        query = query.where(t.reference_values.c.tee == tee)
+        query = query.where(c.tee == tee)
     return tuple(
         ReferenceValues(
             name=row.name,

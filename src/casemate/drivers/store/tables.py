@@ -107,9 +107,11 @@ anchors = Table(
     Column("tees", Text, nullable=False),  # wire names, comma-separated
 )
 
+# Accepted guest images: of a tenant for its own apps, or (`tenant` is empty) of the broker for all.
 reference_values = Table(
     "reference_values",
     metadata,
+    Column("tenant", String(128), primary_key=True),
     Column("name", String(256), primary_key=True),
     Column("tee", String(32), primary_key=True),
     Column("registers", Text, nullable=False),
