@@ -24,6 +24,7 @@ from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
 from casemate.errors import CasemateError, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
 
+RECEIPT_HEADER = "Casemate-Receipt"
 TYPES = "https://github.com/confidential-containers/kbs/errors/"
 _BY_MEANING: tuple[tuple[type[CasemateError], int, str], ...] = (
     (Unauthenticated, 401, "AttestationError"),

@@ -1,10 +1,8 @@
-"""The application: every route on one broker, one log line a request, errors of routing in the protocol's form."""
+"""The application: every part's routes on one broker, errors of routing in the protocol's form."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -14,17 +12,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Match, Route
 
-from casemate.api import admin, kbs, public, volumes
-from casemate.api.answers import TYPES, Intake, unexpected
+from casemate.api import admin, health, kbs, openapi, public, volumes
+from casemate.api.answers import TYPES, Intake
+from casemate.api.gate import MAX_HEAD, Gate, Journal
+from casemate.api.metrics import Metrics
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
-MAX_HEAD = 256 << 10
+__all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
+
+# Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
+PARTS = (health, kbs, volumes, public, admin, openapi)
 BODIES = 256 << 20
-_LOG = logging.getLogger("casemate.api")
 
 
 def app(broker: Broker) -> Starlette:
@@ -35,60 +37,28 @@ def app(broker: Broker) -> Starlette:
         to_thread.current_default_thread_limiter().total_tokens = broker.settings.threads
         yield
 
+    metrics = Metrics(broker.settings)
     made = Starlette(
-        routes=[*kbs.routes(broker), *volumes.routes(broker), *public.routes(broker), *admin.routes(broker)],
-        middleware=[Middleware(Journal)],
+        routes=[route for part in PARTS for route in part.routes(broker)],
+        middleware=[Middleware(Journal, gate=Gate(broker.settings, metrics))],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
     made.state.intake = Intake(BODIES)
+    made.state.metrics = metrics
+    made.state.templates = {route.endpoint: route.path for route in made.routes if isinstance(route, Route)}
+    broker.meter.attach(metrics)
     return made
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = {404: "no such path", 405: "no such method here"}.get(status, "the request cannot be read")
-    return JSONResponse({"type": TYPES + "InvalidRequestPath", "detail": detail, "reasons": []}, status)
+    headers = {"Allow": ", ".join(_methods(request))} if status == 405 else None
+    return JSONResponse({"type": TYPES + "InvalidRequestPath", "detail": detail, "reasons": []}, status, headers)
 
 
-_HEAD_TOO_LONG = JSONResponse(
-    {"type": TYPES + "HeadTooLarge", "detail": f"at most {MAX_HEAD} bytes of headers are allowed", "reasons": []},
-    431,
-    {"Connection": "close"},
-)
-
-
-class Journal:
-    """One line a request: method, path, status, milliseconds. No query, header or body: those may hold secrets.
-
-    Nor does an error that nobody foresaw get out of here: the caller gets a number.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and note its status."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begun, status = time.monotonic(), 0
-        too_long = sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEAD
-
-        async def note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            # The server's own bound is on what it has buffered, which is one read more.
-            await (_HEAD_TOO_LONG if too_long else self.app)(scope, receive, note)
-        except Exception as error:  # noqa: BLE001 - the last line: the server would log the error with its text
-            answer = unexpected(error)
-            if not status:
-                await answer(scope, receive, note)
-        finally:
-            spent = round((time.monotonic() - begun) * 1000, 1)
-            fields = {"method": scope["method"], "path": scope["path"][:512], "status": status, "ms": spent}
-            _LOG.info("request", extra={"fields": fields})
+def _methods(request: Request) -> list[str]:
+    """What this path takes, by all of its routes (RFC 9110 section 15.5.6)."""
+    there = [r for r in request.app.routes if isinstance(r, Route) and r.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in there for method in route.methods or ()})

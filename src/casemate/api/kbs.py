@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from casemate.api import admin
-from casemate.api.answers import answer, parsed, route
+from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
 from casemate.broker import decide, resources, sessions
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
@@ -61,12 +61,15 @@ def routes(broker: Broker) -> list[BaseRoute]:
     def attest(request: Request, body: bytes) -> Response:
         said = parsed(body, Attestation, "attestation")
         admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said)
-        return _with_cookie(answer({"token": admitted.token}), admitted.cookie, broker.settings.token_seconds)
+        response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt})
+        return _with_cookie(response, admitted.cookie, broker.settings.token_seconds)
 
     def read(request: Request, body: bytes) -> Response:
         grant = decide.release(broker, session(broker, request), _path(request), _known(request))
         headers = {VERSION_HEADER: str(grant.version), "ETag": f'"{grant.version}"', "Cache-Control": "no-store"}
-        return answer(grant.sealed, **headers) if grant.sealed else Response(status_code=304, headers=headers)
+        if grant.sealed is None:
+            return Response(status_code=304, headers=headers)
+        return answer(grant.sealed, **headers, **{RECEIPT_HEADER: grant.receipt})
 
     def write(request: Request, body: bytes) -> Response:
         version = resources.put(broker, request.query_params.get("app", ""), _path(request), body)

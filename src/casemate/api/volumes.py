@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.answers import answer, parsed, route
+from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
 from casemate.api.kbs import session
 from casemate.broker import volumes
 
@@ -38,13 +38,14 @@ def routes(broker: Broker) -> list[BaseRoute]:
     def open_(request: Request, body: bytes) -> Response:
         found = session(broker, request)
         asked = parsed(body, Opening, "volume")
-        return answer(volumes.open_(broker, found, request.path_params["name"], asked.size))
+        sealed, receipt = volumes.open_(broker, found, request.path_params["name"], asked.size)
+        return answer(sealed, **{RECEIPT_HEADER: receipt})
 
     def initialised(request: Request, body: bytes) -> Response:
         found = session(broker, request)
         told = parsed(body, Initialised, "volume")
-        volumes.initialised(broker, found, request.path_params["name"], told.grant, told.record)
-        return answer({})
+        receipt = volumes.initialised(broker, found, request.path_params["name"], told.grant, told.record)
+        return answer({}, **{RECEIPT_HEADER: receipt})
 
     return [
         Route("/casemate/v0/volumes/{name}/open", route(LIMIT, open_), methods=["POST"]),

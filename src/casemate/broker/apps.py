@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from casemate import __version__
+from casemate.broker import receipts
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import record, registry, vaulted
@@ -141,6 +142,7 @@ def info(broker: Broker) -> dict[str, Any]:
         "version": __version__,
         "key_pin": broker.pin,
         "signing_key": broker.signer.jwk,
+        "log": receipts.keys(broker).as_document(),
         "anchors": [
             {
                 "certificate": b64(a.certificate),

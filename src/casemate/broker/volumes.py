@@ -36,8 +36,11 @@ MAX_RECORD = 64 << 10
 MAX_SIZE = 1 << 50
 
 
-def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, str]:
-    """The key of a volume with `size` bytes of disk, its record, and a grant to format it if it is new; as a JWE."""
+def open_(broker: Broker, session: Session, name: str, size: int) -> tuple[dict[str, str], str]:
+    """The key of a volume with `size` bytes of disk, its record, and a grant to format it if it is new; as a JWE.
+
+    Beside it the id of the decision's receipt.
+    """
     _demand_name(name)
     if not 0 < size <= MAX_SIZE:
         raise Malformed("volume: `size` is the disk's size in bytes")
@@ -50,14 +53,17 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> dict[str, s
 
     answer = broker.store.written(act)
     findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True),)
-    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
+    receipt = journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
     if isinstance(answer, tuple):
         resources.refuse(answer)
-    return recipient.seal(json.dumps(answer).encode(), session.tee_pubkey)
+    return recipient.seal(json.dumps(answer).encode(), session.tee_pubkey), receipt
 
 
-def initialised(broker: Broker, session: Session, name: str, grant: str, record: dict[str, Any]) -> None:
-    """The guest formatted the volume: keep its record for ever. The same words again are answered the same way."""
+def initialised(broker: Broker, session: Session, name: str, grant: str, record: dict[str, Any]) -> str:
+    """The guest formatted the volume: keep its record for ever. The same words again are answered the same way.
+
+    Returns the id of the decision's receipt.
+    """
     _demand_name(name)
     if len(json.dumps(record)) > MAX_RECORD:
         raise Malformed(f"volume record: at most {MAX_RECORD} bytes are allowed")
@@ -82,9 +88,10 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
         return (*findings, _granted(ok=True))
 
     findings = broker.store.written(act)
-    journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
+    receipt = journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
     if not all(f.ok for f in findings):
         resources.refuse(findings)
+    return receipt
 
 
 def _opened(tx: Connection, broker: Broker, session: Session, volume: Volume, size: int) -> dict[str, Any]:
