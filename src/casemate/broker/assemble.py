@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from casemate.broker import log
 from casemate.broker.log import Log
 from casemate.broker.sessions import Cookies
-from casemate.broker.settings import Settings
+from casemate.broker.settings import FILE, Settings, load
 from casemate.broker.shared import shared
 from casemate.broker.tokens import Signer
 from casemate.broker.vault import KEY_SIZE, Vault
 from casemate.crypto import pins, selfsigned
-from casemate.drivers import keyfiles
+from casemate.drivers import keyfiles, masterkey
 from casemate.drivers.store import Store
 from casemate.errors import Unusable
 
@@ -43,12 +43,13 @@ class Broker:
         """End the log's writer, give back the store's connections."""
         self.log.close()
         self.store.close()
+        self.vault.close()
 
 
 def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Broker:
     """A broker on its folder's keys; the store is migrated, shared keys are made when absent."""
     folder = settings.folder
-    vault = Vault(keyfiles.read(folder / MASTER_KEY))
+    vault = open_vault(settings)
     tls = serialization.load_pem_private_key(keyfiles.read(folder / TLS_KEY), password=None)
     admin = serialization.load_pem_public_key(keyfiles.read(folder / ADMIN_PUBLIC))
     if not isinstance(tls, ec.EllipticCurvePrivateKey) or not isinstance(admin, ed25519.Ed25519PublicKey):
@@ -73,6 +74,23 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
         clock=clock,
         log=log.build(settings, store, vault, clock),
     )
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The vault on the settings' master keys; it reads them anew when the settings' file changed."""
+    folder, path = settings.folder, settings.folder / FILE
+
+    def stamp() -> object:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def reread() -> tuple[masterkey.MasterKey, ...]:
+        return masterkey.open_all(load(folder).masters, folder)
+
+    return Vault(masterkey.open_all(settings.masters, folder), reread=reread, stamp=stamp)
 
 
 def renew_certificate(settings: Settings, key: ec.EllipticCurvePrivateKey, now: datetime) -> None:

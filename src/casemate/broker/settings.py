@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from casemate.drivers.masterkey import ByCommand, InFile, InToken
 from casemate.errors import Malformed, Unusable
 
 FILE = "broker.toml"
@@ -22,6 +23,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
     `collateral` is the store (or bundle) of vendors' statements, by default `collateral` in the folder; a relative path
     starts there. Nothing is fetched for a guest: `casemate collateral fetch --store` fills it.
+    `papers` names for a TEE the folder with what its challenges are made from (IBM SE: host-key documents, lists, image).
+    `unsigned_references` are tenants whose admins may register reference values that nobody signed (`*`: those that
+    hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant (or `*`).
+    `attestation_service` is the prefix of the attestation service's REST; empty: it is not served.
+    `strict_trustee` answers with the status codes of Trustee's key broker, for clients that know no others.
+    `masters` are the master keys: the first one seals, all open; by default the file `master.key` in the folder.
+    `lease_seconds` is how long a guest may keep what it was given without attesting again. A version that was replaced
+    opens for another `rotation_seconds`; a secret that is to be deleted can be had back for `deletion_seconds`.
     `threads` bounds the requests that compute at the same time; `connections` all that are open.
     """
 
@@ -33,8 +42,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     refused_tees: tuple[str, ...] = ("sample",)
     accepted_cautions: tuple[str, ...] = ()
     collateral: Path = Path("collateral")
+    papers: dict[str, Path] = {}
+    unsigned_references: tuple[str, ...] = ()
+    reference_signers: dict[str, tuple[Path, ...]] = {}
+    attestation_service: Annotated[str, Meta(pattern="^(/[a-z0-9-]{1,32})?$")] = ""
+    strict_trustee: bool = False
     challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
+    masters: tuple[InFile | InToken | ByCommand, ...] = (InFile(),)
+    lease_seconds: Annotated[int, Meta(ge=10, le=86400)] = 600
+    rotation_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 1200
+    deletion_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 604800
     threads: Annotated[int, Meta(ge=1, le=256)] = 8
     connections: Annotated[int, Meta(ge=1, le=100000)] = 1000
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
