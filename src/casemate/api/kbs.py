@@ -55,7 +55,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def auth(request: Request, body: bytes) -> Response:
         asked = decide.request(broker, parsed(body, AuthRequest, "request"), os.urandom(32))
-        response = answer({"nonce": asked.nonce, "extra-params": ""}, **{SALT_HEADER: b64(asked.salt)})
+        response = answer({"nonce": asked.nonce, "extra-params": asked.extra}, **{SALT_HEADER: b64(asked.salt)})
         return _with_cookie(response, asked.cookie, broker.settings.challenge_seconds)
 
     def attest(request: Request, body: bytes) -> Response:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from casemate.broker import hearing, journal, proof, resources, sessions, tokens
-from casemate.broker.sessions import Challenge, Session
+from casemate.broker import hearing, journal, proof, questions, resources, sessions
+from casemate.broker.sessions import Session
 from casemate.drivers.store import registry
 from casemate.policy import appraise
-from casemate.release.session import make_nonce
+from casemate.release import ear, initclaims
+from casemate.tee import composite
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """Step 4's answer: the nonce, the salt that shows whose nonce it is, and the sealed challenge."""
+    """Step 4's answer: the nonce, the salt that shows whose nonce it is, the sealed challenge, `extra-params`."""
 
     nonce: str
     salt: bytes
     cookie: str
+    extra: questions.Extra
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,8 @@ def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
     """Step 4: a fresh nonce, bound to this broker's key so that it can't be passed on as another broker's."""
     with journal.refusals(broker, "auth", tee=asked.tee[:32]):
         tee = hearing.admissible(broker, asked)
-    nonce = make_nonce(broker.pin, salt)
-    expires = sessions.until(broker.clock(), broker.settings.challenge_seconds)
-    return Asked(nonce, salt, broker.cookies.seal(Challenge(nonce=nonce, tee=tee, expires=expires)))
+        challenge, extra = questions.question(broker, tee, asked, salt)
+    return Asked(challenge.nonce, salt, broker.cookies.seal(challenge), extra)
 
 
 def begun(broker: Broker, cookie: str) -> None:
@@ -54,10 +55,12 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
     with journal.counted(broker, "attest"):
         subject = hearing.subject(broker, cookie, said, now)  # the session's own question, answered once
 
-    with journal.failures(broker, "attest", now, spends=subject.nonce, tee=subject.evidence.tee):
+    with journal.failures(broker, "attest", now, spends=subject.ticket, tee=subject.evidence.tee):
         endorsements = hearing.endorse(broker, subject)  # 6
-        claims = hearing.verify(subject, endorsements, now)  # 7
+        judged = hearing.verify(subject, endorsements, now)  # 7
+        claims = composite.joined(judged)
         manifest = hearing.manifest(subject)
+        bound = initclaims.claims(subject.evidence.initdata) if claims.init_data else None
 
     with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
         statement = registry.statement(tx, manifest.app) if manifest else None
@@ -83,12 +86,12 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
         collateral=proof.collateral(endorsements),
     )
     receipt = journal.decided(
-        broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.nonce
+        broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.ticket
     )
     if manifest is not None:
         decision.demand()  # without a manifest there is a token, as CoCo's guests expect, and it opens nothing
-    evidence = tokens.annotated(claims, subject.nonce, subject.tee_pubkey, subject.evidence.additional)
-    token = broker.signer.token(session, evidence, tokens.status(claims, decision), now)
+    runtime = ear.runtime(subject.nonce, subject.tee_pubkey, subject.evidence.additional)
+    token = broker.signer.token(session, ear.submods(judged, decision.findings, runtime, bound), now)
     return Admitted(token, broker.cookies.seal(session), receipt)
 
 

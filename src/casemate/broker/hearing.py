@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from casemate.boot import initdata
+from casemate.broker import questions
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Challenge, absent
-from casemate.crypto import jwk
+from casemate.crypto import recipient, sm3
 from casemate.drivers import collateral
-from casemate.drivers.store import record, registry
+from casemate.drivers.store import record
 from casemate.errors import Malformed, Refused, Unusable
 from casemate.release import session as rcar
 from casemate.schema.claims import Claims
@@ -25,29 +25,39 @@ from casemate.schema.evidence import Evidence
 from casemate.schema.kbs import Attestation, AuthRequest
 from casemate.schema.manifest import Manifest
 from casemate.schema.request import Request
-from casemate.tee import ROOMS, composite
+from casemate.tee import ROOMS, asking, composite
+from casemate.wire import jcs
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 # Names that older clients send (kbs-types 0.12).
 _ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
-_KEY_MEMBERS = ("kty", "crv", "alg", "x", "y")
+_VERSION = re.compile(r"0\.4\.[0-9]{1,6}([-+][0-9A-Za-z.+-]{1,64})?")
+_HASHES = ("sha256", "sha384", "sha512")
+_MAX_HEAD = 4096
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be judged: evidence, the request it must answer, the guest's key, the nonce."""
+    """What is to be judged: evidence, the request it must answer, the guest's key, the nonce, what we kept of it."""
 
     evidence: Evidence
     request: Request
     tee_pubkey: dict[str, Any]
     nonce: str
+    state: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def ticket(self) -> str:
+        """The nonce as it is recorded once spent: at most 64 characters."""
+        return ticket(self.nonce)
 
 
 def admissible(broker: Broker, asked: AuthRequest) -> str:
     """The room's name for the TEE that asks; refused when its protocol or TEE is not accepted."""
-    if asked.version.split(".")[:2] != rcar.PROTOCOL.split(".")[:2]:
+    exact = broker.settings.strict_trustee
+    if asked.version != rcar.PROTOCOL if exact else not _VERSION.fullmatch(asked.version):
         raise Unauthenticated.because(
             "session.version", expected=rcar.PROTOCOL, found=asked.version[:32], hint="use a client of that protocol"
         )
@@ -88,9 +98,9 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
             hint="evidence serves one session; start again at /kbs/v0/auth",
         )
     with broker.store.read() as tx:
-        if record.is_spent(tx, question.nonce):
+        if record.is_spent(tx, ticket(question.nonce)):
             raise replay()
-    tee_pubkey = key_members(runtime.tee_pubkey)
+    tee_pubkey = recipient.members(runtime.tee_pubkey)
     document = _document(said)
     additional = said.tee_evidence.additional_evidence
     evidence = Evidence(
@@ -101,21 +111,43 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
     return Subject(
         evidence=evidence,
         request=Request(
-            report_data=rcar.report_data(question.nonce, tee_pubkey, additional),
-            initdata_digest=hashlib.sha256(document).digest() if document is not None else None,
+            report_data=_bound(question, tee_pubkey, additional),
+            initdata_digest=initdata_digest(document) if document is not None else None,
         ),
         tee_pubkey=tee_pubkey,
         nonce=question.nonce,
+        state=question.state,
     )
 
 
-def key_members(given: dict[str, Any]) -> dict[str, Any]:
-    """The guest's key in the members that the protocol hashes, and no other; `Malformed` unless it can be used."""
-    kept = {name: given[name] for name in _KEY_MEMBERS if name in given}
-    if len(kept) != len(_KEY_MEMBERS) or kept["alg"] != jwk.ALGORITHM:
-        raise Malformed(f"tee-pubkey: an EC key for {jwk.ALGORITHM} is wanted")
-    jwk.ec_public_key(kept)
-    return kept
+def ticket(nonce: str) -> str:
+    """A nonce, or the hash of one that is a whole document."""
+    return nonce if len(nonce) <= 64 else hashlib.sha256(nonce.encode()).hexdigest()
+
+
+def _bound(question: Challenge, tee_pubkey: dict[str, Any], additional: str) -> bytes:
+    """What primary evidence must carry: the session's runtime data under the hash of the TEE."""
+    name = asking.hash_name(question.tee)
+    if name == asking.DEFAULT_HASH:
+        return rcar.report_data(question.nonce, tee_pubkey, additional)
+    bound = {"additional-evidence": additional, "nonce": question.nonce, "tee-pubkey": tee_pubkey}
+    return hashlib.new(name, jcs.canonical(bound)).digest()
+
+
+def initdata_digest(document: bytes) -> bytes:
+    """The digest of a document under the algorithm that it names itself, SHA-256 where it names none."""
+    head, _, _ = document.partition(b"\n[")
+    try:
+        if len(head) > _MAX_HEAD:
+            raise ValueError
+        name = str(tomllib.loads(head.decode("utf-8")).get("algorithm", "sha256")).lower().replace("-", "")
+    except (ValueError, RecursionError) as error:
+        raise Malformed("initdata: TOML with a short head and the table [data] is wanted") from error
+    if name == "sm3":
+        return sm3.digest(document)
+    if name not in _HASHES:
+        raise Malformed(f"initdata: algorithm {' or '.join((*_HASHES, 'sm3'))} is wanted")
+    return hashlib.new(name, document).digest()
 
 
 def endorse(broker: Broker, subject: Subject) -> Endorsements:
@@ -129,14 +161,17 @@ def endorse(broker: Broker, subject: Subject) -> Endorsements:
             found="not in this broker's collateral store",
             hint="its operator runs: casemate collateral fetch --store STORE --url URL",
         ) from error
-    with broker.store.read() as tx:
-        return msgspec.structs.replace(gathered, anchors=registry.anchors(tx))
+    tee = subject.evidence.tee
+    case = questions.papers(broker, tee)
+    return asking.endorsed(
+        tee, case, questions.anchored(broker, gathered), asking.Question(subject.nonce, subject.state)
+    )
 
 
-def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> Claims:
-    """Step 7: claims, or every rule that evidence broke; devices beside the CPU are judged with it, all or none."""
+def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> tuple[Claims, ...]:
+    """Step 7: claims of the CPU and of each device beside it, all or none; or every rule that evidence broke."""
     bound = composite.device_request(subject.nonce, subject.tee_pubkey)
-    return composite.joined(composite.verify_all(subject.evidence, endorsements, subject.request, now, device=bound))
+    return composite.verify_all(subject.evidence, endorsements, subject.request, now, device=bound)
 
 
 def manifest(subject: Subject) -> Manifest | None:

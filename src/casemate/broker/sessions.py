@@ -24,11 +24,15 @@ MAX_COOKIE = 8192
 
 
 class Challenge(msgspec.Struct, frozen=True, kw_only=True, tag="challenge"):
-    """What `/auth` promised: the nonce, for which TEE, until when (seconds since 1970)."""
+    """What `/auth` promised: the nonce, for which TEE, until when (seconds since 1970).
+
+    `state` is what the asker alone keeps for a TEE whose question is more than a nonce.
+    """
 
     nonce: str
     tee: str
     expires: float
+    state: dict[str, bytes] = {}
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,15 +23,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
     `collateral` is the store (or bundle) of vendors' statements, by default `collateral` in the folder; a relative path
     starts there. Nothing is fetched for a guest: `casemate collateral fetch --store` fills it.
-    `papers` names for a TEE the folder with what its challenges are made from (IBM SE: host-key documents, lists, image).
-    `unsigned_references` are tenants whose admins may register reference values that nobody signed (`*`: those that
-    hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant (or `*`).
+    `papers` names for a TEE the folder of what its challenges are made from (IBM SE: host-key documents, lists,
+    the image). `unsigned_references` are tenants whose admins may register reference values that nobody signed (`*`:
+    those that hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant or `*`.
     `attestation_service` is the prefix of the attestation service's REST; empty: it is not served.
     `strict_trustee` answers with the status codes of Trustee's key broker, for clients that know no others.
     `masters` are the master keys: the first one seals, all open; by default the file `master.key` in the folder.
     `lease_seconds` is how long a guest may keep what it was given without attesting again. A version that was replaced
     opens for another `rotation_seconds`; a secret that is to be deleted can be had back for `deletion_seconds`.
-    `threads` bounds the requests that compute at the same time; `connections` all that are open.
+    `threads` bounds the requests that compute at the same time, `requests` those under way, `connections` all that are
+    open; one address gets an eighth of the latter two. `rate` is how many requests a second an address without (good)
+    credentials may make, after a `burst`; 0 sets no bound. Addresses in `rate_exempt` are not asked: behind a balancer
+    every guest has the balancer's address.
+    `workers` are processes that share the port. `tls_minimum` 1.2 is for old clients alone.
+    `/metrics` is open unless `metrics_open` is false (then: an auditor's); `metrics_paths` says which part of a
+    resource's path they show.
     """
 
     folder: Path
@@ -55,6 +61,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     deletion_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 604800
     threads: Annotated[int, Meta(ge=1, le=256)] = 8
     connections: Annotated[int, Meta(ge=1, le=100000)] = 1000
+    requests: Annotated[int, Meta(ge=1, le=100000)] = 500
+    rate: Annotated[float, Meta(ge=0, le=1000000)] = 50
+    burst: Annotated[int, Meta(ge=1, le=1000000)] = 200
+    rate_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    tls_minimum: Literal["1.3", "1.2"] = "1.3"
+    metrics_open: bool = True
+    metrics_paths: Literal["none", "repo", "full"] = "none"
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
 
     @property

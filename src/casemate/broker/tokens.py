@@ -24,13 +24,11 @@ from casemate.broker.sessions import Session
 from casemate.crypto import selfsigned
 from casemate.release import ear
 from casemate.schema.app import AppStatement
-from casemate.schema.claims import Claims
-from casemate.schema.decision import Decision
 
 ALGORITHM = "ES256"
 ISSUER = "casemate-broker"
 STATEMENT_TYPE = "casemate-app+jws"
-MAX_TOKEN = 128 << 10
+MAX_TOKEN = 192 << 10  # a machine with many devices has a long one
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Signer:
         public = {k: v for k, v in self._key.as_dict(private=False).items() if k in ("kty", "crv", "x", "y")}
         return {**public, "alg": ALGORITHM, "use": "sig", "kid": self._key.thumbprint()}
 
-    def token(self, session: Session, evidence: dict[str, Any], status: dict[str, Any], now: datetime) -> str:
-        """An EAR: `evidence` is the annotated evidence, `status` the appraisal of submodule cpu0."""
+    def token(self, session: Session, submods: dict[str, Any], now: datetime) -> str:
+        """An EAR of these submodules (`ear.submods`)."""
         claims = {
             "eat_profile": ear.PROFILE,
             "iss": ISSUER,
@@ -58,7 +56,7 @@ class Signer:
             "exp": int(session.expires),
             "cnf": {"jwk": session.tee_pubkey},
             "ear.verifier-id": ear.verifier(__version__),
-            "submods": {"cpu0": {**status, "ear.veraison.annotated-evidence": evidence}},
+            "submods": submods,
             "casemate": {
                 "tee": session.tee,
                 "platform_class": session.platform_class,
@@ -97,14 +95,3 @@ class Signer:
         """A compact JWS over an app's statement; its type keeps it apart from tokens."""
         header = {"typ": STATEMENT_TYPE, "alg": ALGORITHM, "kid": self.jwk["kid"]}
         return jws.serialize_compact(header, msgspec.json.encode(statement), self._key, algorithms=[ALGORITHM])
-
-
-def annotated(claims: Claims, nonce: str, tee_pubkey: dict[str, Any], additional: str) -> dict[str, Any]:
-    """CoCo's `ear.veraison.annotated-evidence` with the runtime data that the evidence bound."""
-    runtime = {"nonce": nonce, "tee-pubkey": tee_pubkey, "additional-evidence": additional[:1024]}
-    return ear.annotated(claims, runtime)
-
-
-def status(claims: Claims, decision: Decision) -> dict[str, Any]:
-    """The appraisal of submodule cpu0 (AR4SI)."""
-    return ear.status(claims, decision.findings)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from casemate.crypto import jwk
 from casemate.errors import Finding, Unusable
+from casemate.release.submods import PRIMARY, parts
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import PRODUCTION
 from casemate.wire import jcs
@@ -30,6 +31,9 @@ from casemate.wire.encoding import b64u
 ALGORITHM = "ES256"
 PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 MAX_VALUES = 32 << 10
+MAX_DEVICES = 64 << 10  # of all devices together
+MAX_INITDATA = 8 << 10
+MAX_ADDITIONAL = 1 << 10
 LIFETIME = timedelta(minutes=5)
 _MEASURED = ("measurement.", "reference.", "policy.measurement.")
 _AFFIRMED, _BOOT, _UNSAFE, _UNKNOWN, _MISCONFIGURED = 2, 3, 32, 33, 36
@@ -58,6 +62,40 @@ def document(
     }
 
 
+def submods(
+    judged: Sequence[Claims],
+    findings: Iterable[Finding],
+    runtime: dict[str, Any],
+    initdata: dict[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Every submodule of a session's result: the machine under all `findings`, each device under those of its room.
+
+    `runtime` is what the primary evidence bound (`nonce`, `tee-pubkey`, `additional-evidence`); a device binds no
+    additional evidence. `initdata` are the claims of the document that was bound, None where none was.
+    """
+    rules = list(findings)
+    bare = {name: value for name, value in runtime.items() if name != "additional-evidence"}
+    found: dict[str, dict[str, Any]] = {}
+    room = MAX_DEVICES
+    for part in parts(judged):
+        own = part.claims.tee
+        primary = part.kind == PRIMARY
+        told = rules if primary else [rule for rule in rules if rule.rule.startswith(f"{own}.")]
+        shown = _bounded(part.values, MAX_VALUES if primary else room)
+        room -= 0 if primary else len(json.dumps(shown, default=str))
+        evidence = {**annotated(part.claims, runtime if primary else bare), own: shown}
+        if primary and initdata is not None:
+            evidence["init_data_claims"] = _bounded(initdata, MAX_INITDATA)
+        found[part.name] = {**status(part.claims, told), "ear.veraison.annotated-evidence": evidence}
+    return found
+
+
+def runtime(nonce: str, tee_pubkey: dict[str, Any], additional: str) -> dict[str, Any]:
+    """The runtime data claims. Long additional evidence is left out, as CoCo's `verbose_token = false` does."""
+    found: dict[str, Any] = {"nonce": nonce, "tee-pubkey": tee_pubkey}
+    return found if len(additional) > MAX_ADDITIONAL else {**found, "additional-evidence": additional}
+
+
 def verifier(version: str) -> dict[str, str]:
     """Who made the result."""
     return {"build": f"casemate {version}", "developer": "casemate"}
@@ -68,11 +106,13 @@ def annotated(claims: Claims, runtime: dict[str, Any] | None = None) -> dict[str
 
     `runtime` are the runtime data claims, where the verifier was given the data that the report data stands for.
     """
-    values = claims.values
-    if len(json.dumps(values, default=str)) > MAX_VALUES:
-        values = {"omitted": "too long for a token"}
+    values = _bounded(claims.values, MAX_VALUES)
     found = {claims.tee: values, "report_data": claims.report_data, "init_data": claims.init_data}
     return found if runtime is None else {**found, "runtime_data_claims": runtime}
+
+
+def _bounded(values: dict[str, Any], limit: int) -> dict[str, Any]:
+    return {"omitted": "too long for a token"} if len(json.dumps(values, default=str)) > limit else values
 
 
 def status(claims: Claims, findings: Iterable[Finding], policy: str = "casemate") -> dict[str, Any]:

@@ -46,6 +46,16 @@ class Rules:
             return self.check(rule, False, wanted, f"{len(expected)} bytes were asked for", hint)
         return self.equal(rule, expected.ljust(len(found), b"\0"), found, hint)
 
+    def initdata(self, expected: bytes, found: bytes, hint: str = "") -> bool:
+        """Check a register that binds an initdata document: zeros behind a shorter digest, a longer one is cut.
+
+        That is CoCo's rule (kata-containers, initdata): SHA-256, SHA-384, SHA-512 or SM3 in what the TEE has. What is
+        left of a digest is never under 32 bytes.
+        """
+        if len(expected) not in (32, 48, 64) or len(found) < 32:
+            return self.check("initdata", False, "a digest of 32, 48 or 64 bytes", f"{len(expected)} bytes", hint)
+        return self.equal("initdata", expected[: len(found)].ljust(len(found), b"\0"), found, hint)
+
     def add(self, findings: list[Finding]) -> None:
         """Take over checks that a wall has made, names included."""
         self.checks += findings

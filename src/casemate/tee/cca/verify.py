@@ -134,7 +134,7 @@ def _asked(realm: wire.Realm, request: Request, rules: Rules) -> None:
         rules.register("report_data", request.report_data, realm.challenge, "the realm answered another question")
     if request.initdata_digest is not None:
         hint = "the realm was started with other initdata, or none"
-        rules.register("initdata", request.initdata_digest, realm.personalization, hint, size=32)
+        rules.initdata(request.initdata_digest, realm.personalization, hint)
 
 
 def _measurement(realm: wire.Realm) -> dict[str, str]:

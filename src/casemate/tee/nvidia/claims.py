@@ -14,6 +14,7 @@ def values(
 ) -> dict[str, Any]:
     """The values of one device. Digests and opaque bytes are hex; `rims` names the manifests that vouch for it."""
     return {
+        "class": "switch" if device.arch == wire.SWITCH else "gpu",
         "arch": device.arch,
         "uuid": device.uuid,
         "measurements": [value.hex() for _, value in sorted(report.measurements.items())],

@@ -42,7 +42,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         rules.register("report_data", request.report_data, body.report_data, "the enclave answered another question")
     if request.initdata_digest is not None:
         hint = "another initdata was given to the enclave"
-        rules.register("initdata", request.initdata_digest, body.config_id, hint, size=32)
+        rules.initdata(request.initdata_digest, body.config_id, hint)
     rules.settle("collateral.")
     root = platform.root
     if root is None or not platform.complete:

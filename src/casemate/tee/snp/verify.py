@@ -80,9 +80,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     if request.report_data is not None:
         rules.register("report_data", request.report_data, report.report_data, "the guest answered another question")
     if request.initdata_digest is not None:
-        rules.equal(
-            "initdata", request.initdata_digest, report.host_data, "the guest was launched with another initdata"
-        )
+        rules.initdata(request.initdata_digest, report.host_data, "the guest was launched with another initdata")
     rules.settle("certificates.")
     if key is None or path is None or root is None:
         raise rules.refusal()

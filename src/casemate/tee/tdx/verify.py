@@ -51,7 +51,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         rules.register("report_data", request.report_data, body.report_data, "the TD answered another question")
     if request.initdata_digest is not None:
         hint = "the TD was launched with another initdata"
-        rules.register("initdata", request.initdata_digest, body.mr_config_id, hint, size=32)
+        rules.initdata(request.initdata_digest, body.mr_config_id, hint)
     log = _log(log_bytes, body, rules) if log_bytes is not None else None
     rules.settle("collateral.")
     root = platform.root
