@@ -43,6 +43,7 @@ _BY_RULE = {
     "admin.role": "AdminAuthAccess",
 }
 _LOG = logging.getLogger("casemate.api")
+RULES = "casemate.rules"  # where a request's scope keeps the failed rules of its refusal, for counters and the log
 
 BODY_SECONDS = 30.0
 BODY_PACE = 128 << 10  # bytes a second that a long body must come with after that
@@ -153,6 +154,8 @@ def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) 
     try:
         return act(request, body)
     except CasemateError as error:
+        if isinstance(error, Refused):
+            request.scope[RULES] = [finding.rule for finding in error.findings if not finding.ok]
         return failure(error)
     except Exception as error:  # noqa: BLE001 - the caller gets a number, the log gets the trace
         return unexpected(error)
@@ -214,5 +217,7 @@ def _error(status: int, name: str, error: CasemateError) -> JSONResponse:
     if error.hint:
         document["hint"] = error.hint
     document["reasons"] = [finding.as_json() for finding in found if not finding.ok]
-    headers = {"Connection": "close"} if status in (408, 413, 503) else None
+    headers = {"Connection": "close"} if status in (408, 413, 503) else {}
+    if status == 503:
+        headers["Retry-After"] = "1"
     return JSONResponse(document, status, headers)

@@ -1,4 +1,4 @@
-"""What anybody may ask: the broker's keys and anchors, its signed statement of an app, its health."""
+"""What anybody may ask: the broker's keys and anchors, its signed statement of an app."""
 
 from __future__ import annotations
 
@@ -25,12 +25,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
         known = apps.statement(broker, request.path_params["id"])
         return answer({"statement": broker.signer.statement(known)})
 
-    def health(request: Request, body: bytes) -> Response:
-        apps.info(broker)  # ready means that the store answers
-        return answer({"ready": True})
-
     return [
         Route("/casemate/v0/info", route(0, info), methods=["GET"]),
         Route("/casemate/v0/apps/{id}", route(0, statement), methods=["GET"]),
-        Route("/healthz", route(0, health), methods=["GET"]),
     ]

@@ -7,14 +7,9 @@ pause between two requests have their time, and one peer gets a share of all con
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import ssl
-import sys
-from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -22,17 +17,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from casemate.api import peers
 from casemate.api.application import MAX_HEAD, app
+from casemate.api.logs import log_to
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
 from casemate.errors import Unusable
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
+__all__ = ["log_to", "serve", "server"]
+
 HANDSHAKE_SECONDS = 15.0
 HEAD_SECONDS = 15.0  # from the handshake, or from a later request's first byte, to the head's end
 KEEP_ALIVE = 30
 _GOODBYE_SECONDS = 0.3
-_MAX_LOG, _OLD_LOGS = 16 << 20, 3
 _LOG = logging.getLogger("casemate.api")
 
 
@@ -144,27 +141,3 @@ def _tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
     context: ssl.SSLContext = default()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
-
-
-def log_to(path: Path | None) -> None:
-    """Structured logs, one JSON object a line, to a file (the newest 64 MiB are kept) or to stderr."""
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if path:
-        handler = RotatingFileHandler(path, maxBytes=_MAX_LOG, backupCount=_OLD_LOGS)
-    handler.setFormatter(_Json())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    for name in ("alembic", "uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback names frames, never values."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
-        line.update(getattr(record, "fields", {}))
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives import serialization
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from casemate.broker import log
 from casemate.broker.log import Log
+from casemate.broker.meter import Meter
 from casemate.broker.sessions import Cookies
 from casemate.broker.settings import FILE, Settings, load
 from casemate.broker.shared import shared
@@ -38,6 +39,7 @@ class Broker:
     admin: ed25519.Ed25519PublicKey
     clock: Callable[[], datetime]
     log: Log
+    meter: Meter = field(default_factory=Meter)
 
     def close(self) -> None:
         """End the log's writer, give back the store's connections."""

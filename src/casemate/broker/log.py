@@ -100,6 +100,10 @@ class Log:
         if first:
             self._writer.wake()
 
+    def alive(self) -> bool:
+        """Whether what is decided now would be written."""
+        return self._writer.alive()
+
     def close(self) -> None:
         """Write what waits, and keep the counts."""
         self._writer.close()

@@ -35,6 +35,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._writer = threading.RLock()
+        self._head: str | None = None
         shown = "(not a database URL)"
         try:
             self.url = make_url(url)
@@ -56,6 +57,7 @@ class Store:
         """Bring the schema to the newest version; safe to call by several replicas."""
         from alembic import command
         from alembic.config import Config
+        from alembic.script import ScriptDirectory
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -65,6 +67,13 @@ class Store:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7215613)")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+        self._head = ScriptDirectory.from_config(config).get_current_head()
+
+    def is_current(self) -> bool:
+        """Whether the schema is the one that this process brought it to; `Unavailable` when nobody answers."""
+        with self.read() as connection:
+            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return found is not None and found == self._head
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

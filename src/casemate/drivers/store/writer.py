@@ -76,6 +76,11 @@ class Writer(Generic[T]):
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
 
+    def alive(self) -> bool:
+        """Whether work would be taken: it is not closed, its thread (if any work came yet) runs, the queue has room."""
+        thread = self._thread if self._process == os.getpid() else None
+        return not self._closed and (thread is None or thread.is_alive()) and not self._queue.full()
+
     def close(self) -> None:
         """Write what waits, then end. Work that comes later is refused."""
         with self._guard:

@@ -1,0 +1,167 @@
+"""What every request passes on its way in and out: bounds before anything is read, one log line, the counters."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from casemate.api import logs, peers
+from casemate.api.answers import RULES, TYPES, unexpected
+from casemate.api.rates import Buckets, Flight, exempt
+from casemate.release.session import COOKIE
+
+if TYPE_CHECKING:
+    from casemate.api.metrics import Metrics
+    from casemate.broker.settings import Settings
+
+MAX_HEAD = 256 << 10
+# Asked by monitors, often and without credentials; they cost next to nothing and say nothing of what is kept here.
+FREE = ("/healthz", "/readyz", "/metrics")
+_COOKIE = COOKIE.encode() + b"="
+_LOG = logging.getLogger("casemate.api")
+
+
+class Gate:
+    """The bounds of one application (`casemate.api.rates`)."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        workers = max(1, settings.workers)
+        self.metrics = metrics
+        self.flight = Flight(settings.requests)
+        self.buckets = Buckets(settings.rate / workers, settings.burst // workers)
+        self.exempt = exempt(settings.rate_exempt)
+
+
+class Journal:
+    """Bounds, then the application, then one line a request: method, path, status, milliseconds, failed rules.
+
+    No query, header or body: those may hold secrets. Nor does an error that nobody foresaw get out of here: the caller
+    gets a number.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate | None = None) -> None:
+        self.app, self.gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and note what came of it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        passing = _Passing(scope, receive, send)
+        token = logs.REQUEST.set(passing.id)
+        try:
+            await self._bounded(passing)
+        except Exception as error:  # noqa: BLE001 - the last line: the server would log the error with its text
+            answer = unexpected(error)
+            if not passing.status:
+                await answer(scope, receive, passing.send)
+        finally:
+            self._note(passing)
+            logs.REQUEST.reset(token)
+
+    async def _bounded(self, passing: _Passing) -> None:
+        turned = self._turned_away(passing)
+        if turned is not None:
+            await turned(passing.scope, passing.receive, passing.send)
+            return
+        try:
+            await self.app(passing.scope, passing.receive, passing.send)
+        finally:
+            if self.gate is not None:
+                self.gate.flight.end(passing.who)
+                if self._charged(passing):
+                    self.gate.buckets.take(passing.who)
+
+    def _charged(self, passing: _Passing) -> bool:
+        """Whether the request costs its peer a token: it showed nothing, or something wrong."""
+        if self.gate is None or passing.path in FREE or self.gate.exempt(passing.address):
+            return False
+        return passing.status == 401 or not passing.credentials
+
+    def _turned_away(self, passing: _Passing) -> JSONResponse | None:
+        """The answer to a request that must not come in; else it is counted as under way."""
+        if passing.head > MAX_HEAD:
+            return _answer(431, "HeadTooLarge", f"at most {MAX_HEAD} bytes of headers are allowed")
+        gate = self.gate
+        if gate is None:
+            return None
+        if passing.path not in FREE and not gate.exempt(passing.address) and (wait := gate.buckets.wait(passing.who)):
+            gate.metrics.limited("rate")
+            return _answer(429, "TooManyRequests", "too many requests from this address", wait)
+        full = gate.flight.begin(passing.who)
+        if full:
+            gate.metrics.limited(full)
+            status = 429 if full == "peer" else 503
+            return _answer(status, "Busy", "too many requests at a time", 1)
+        gate.metrics.active.inc()
+        passing.counted = True
+        return None
+
+    def _note(self, passing: _Passing) -> None:
+        scope, spent = passing.scope, time.monotonic() - passing.begun
+        fields: dict[str, Any] = {"method": scope["method"], "path": passing.path[:512], "status": passing.status}
+        fields["ms"] = round(spent * 1000, 1)
+        rules = scope.get(RULES, [])
+        if rules:
+            fields["rules"] = rules[:16]
+        _LOG.info("request", extra={"fields": fields})
+        if self.gate is None:
+            return
+        if passing.counted:
+            self.gate.metrics.active.dec()
+        if passing.path != "/metrics":  # as Trustee does: watching is not what is watched
+            served = scope.get("app")
+            self.gate.metrics.answered(
+                route=served.state.templates.get(scope.get("endpoint"), "") if served else "",
+                method=scope["method"],
+                path=passing.path,
+                status=passing.status,
+                seconds=spent,
+                sent=passing.sent,
+                got=passing.got,
+                rules=rules,
+            )
+
+
+class _Passing:
+    """One request on its way: who sent it, and what was read and answered so far."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        headers = scope["headers"]
+        self.begun, self.status, self.sent, self.got, self.counted = time.monotonic(), 0, 0, 0, False
+        self.path: str = scope["path"]
+        self.id = logs.request_id(headers)
+        self.head = sum(len(name) + len(value) + 4 for name, value in headers)
+        client = scope.get("client")
+        self.address: str | None = client[0] if client else None
+        self.who = peers.peer(self.address)
+        self.credentials = any(
+            name == b"authorization" or (name == b"cookie" and _COOKIE in value) for name, value in headers
+        )
+
+    async def receive(self) -> Message:
+        """The next piece of the body."""
+        message = await self._receive()
+        self.got += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The next piece of the answer; the head gets the request's id."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (logs.HEADER.lower().encode(), self.id.encode())]
+        else:
+            self.sent += len(message.get("body", b""))
+        await self._send(message)
+
+
+def _answer(status: int, name: str, detail: str, wait: int = 0) -> JSONResponse:
+    headers = {"Connection": "close"} if status != 429 else {}
+    if wait:
+        headers["Retry-After"] = str(wait)
+    return JSONResponse({"type": TYPES + name, "detail": detail, "reasons": []}, status, headers)

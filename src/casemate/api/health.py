@@ -1,0 +1,45 @@
+"""Health and metrics: alive (`/healthz`), ready for requests (`/readyz`), counters (`/metrics`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from casemate.api.answers import answer, route
+from casemate.broker import access, readiness
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+
+def routes(broker: Broker) -> list[BaseRoute]:
+    """What a monitor asks."""
+
+    def alive(request: Request, body: bytes) -> Response:
+        return answer({"alive": True})
+
+    def ready(request: Request, body: bytes) -> Response:
+        checks = readiness.checks(broker)
+        made = answer({"ready": all(checks.values()), "checks": checks})
+        if not all(checks.values()):
+            made.status_code = 503
+            made.headers["Retry-After"] = "1"
+        return made
+
+    def metrics(request: Request, body: bytes) -> Response:
+        text, kind = request.app.state.metrics.text()
+        return Response(text, headers={"Content-Type": kind})
+
+    def closed(request: Request) -> None:
+        access.demand(broker, request, "metrics.read", tenant=None)
+
+    gate: Callable[[Request], None] | None = None if broker.settings.metrics_open else closed
+    return [
+        Route("/healthz", route(0, alive), methods=["GET"]),
+        Route("/readyz", route(0, ready), methods=["GET"]),
+        Route("/metrics", route(0, metrics, gate=gate), methods=["GET"]),
+    ]

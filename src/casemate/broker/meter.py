@@ -1,0 +1,52 @@
+"""Where a decision's time goes and what came of it, for whoever counts (`casemate.api.metrics`, benchmarks).
+
+A step's name and an act's name are constants of our code: what a caller sent never becomes a name here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from casemate.errors import Finding
+
+
+class Sink(Protocol):
+    """Who counts. Both are called from any thread and must not fail."""
+
+    def step(self, act: str, name: str, seconds: float) -> None:
+        """One step of an act (`auth`, `attest`, `release`) took so long."""
+
+    def decided(self, act: str, tee: str, allowed: bool, rules: Iterable[str]) -> None:
+        """An act on evidence of `tee` was decided; `rules` are those that failed."""
+
+
+class Meter:
+    """Passes on to its sinks; without one it costs next to nothing."""
+
+    def __init__(self) -> None:
+        self._sinks: tuple[Sink, ...] = ()
+
+    def attach(self, sink: Sink) -> None:
+        """Tell `sink` too from now on."""
+        self._sinks = (*self._sinks, sink)
+
+    @contextmanager
+    def step(self, act: str, name: str) -> Iterator[None]:
+        """Measure a step, also when it fails."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - begun
+            for sink in self._sinks:
+                sink.step(act, name, spent)
+
+    def decided(self, act: str, tee: str, findings: Iterable[Finding]) -> None:
+        """Count a decision by its findings."""
+        if self._sinks:
+            rules = [finding.rule for finding in findings if not finding.ok]
+            for sink in self._sinks:
+                sink.decided(act, tee, not rules, rules)
