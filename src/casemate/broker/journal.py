@@ -57,7 +57,8 @@ def decided(
         "resource": resource,
         "evidence": session.evidence or None,
         "collateral": session.collateral or None,
-        "findings": _short(told),
+        "passed": [f.rule[:80] for f in told if f.ok][:_MAX_PASSED],
+        "failed": _failed(told) or None,
         **(facts or {}),
     }
     row = record.row(now, act, told, genuine=True, resource=resource, **about)
@@ -129,15 +130,10 @@ def thumbprint(key: dict[str, Any]) -> str:
     return b64u(hashlib.sha256(jcs.canonical({name: key[name] for name in wanted if name in key})).digest())
 
 
-def _short(findings: tuple[Finding, ...]) -> list[dict[str, str]]:
-    """Rules and results, and of failed rules what was found; at most as much as an entry may say of a field."""
-    failed = [
-        {"rule": f.rule[:80], "result": "fail", "expected": _plain(f.expected), "found": _plain(f.found)}
-        for f in findings
-        if not f.ok
-    ]
-    passed = [{"rule": f.rule[:80], "result": "pass"} for f in findings if f.ok]
-    return [*failed[:_MAX_FAILED], *passed[:_MAX_PASSED]]
+def _failed(findings: tuple[Finding, ...]) -> list[dict[str, str]]:
+    """Failed rules with what was expected and found; at most as much as an entry may say of a field."""
+    failed = [f for f in findings if not f.ok][:_MAX_FAILED]
+    return [{"rule": f.rule[:80], "expected": _plain(f.expected), "found": _plain(f.found)} for f in failed]
 
 
 def _plain(text: str) -> str:

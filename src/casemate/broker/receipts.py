@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from casemate.broker.refusals import Missing
 from casemate.drivers.store import log as entries
@@ -14,18 +14,31 @@ from casemate.ledger.receipt import Opening, Receipt, is_id
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from casemate.broker.assemble import Broker
+    from casemate.broker.log import Log
+    from casemate.drivers.store import Store
 
 MAX_PERIOD = 1000
 
 
-def checkpoint(broker: Broker) -> str:
+class Holder(Protocol):
+    """Whoever has a log: a broker, or its store and log alone."""
+
+    @property
+    def store(self) -> Store:
+        """Where the log lies."""
+
+    @property
+    def log(self) -> Log:
+        """What opens its entries."""
+
+
+def checkpoint(broker: Holder) -> str:
     """The newest checkpoint, a signed note."""
     with broker.store.read() as tx:
         return _state(tx).checkpoint
 
 
-def keys(broker: Broker) -> history.History:
+def keys(broker: Holder) -> history.History:
     """The log's origin and its keys."""
     with broker.store.read() as tx:
         found = entries.keys(tx)
@@ -34,7 +47,7 @@ def keys(broker: Broker) -> history.History:
     return found
 
 
-def tile(broker: Broker, level: int | None, number: int, width: int) -> bytes:
+def tile(broker: Holder, level: int | None, number: int, width: int) -> bytes:
     """A tile of that width, or with level None a bundle of entries; `Missing` when the log is not that long."""
     with broker.store.read() as tx:
         size = _state(tx).size
@@ -45,7 +58,7 @@ def tile(broker: Broker, level: int | None, number: int, width: int) -> bytes:
         return entries.tile(tx, level, number)[: width * merkle.SIZE]
 
 
-def receipt(broker: Broker, number: str) -> Receipt:
+def receipt(broker: Holder, number: str) -> Receipt:
     """The receipt of that id, proved below the newest checkpoint. Who knows the id may have it."""
     with broker.store.read() as tx:
         found = entries.opened(tx, number) if is_id(number) else None
@@ -56,7 +69,7 @@ def receipt(broker: Broker, number: str) -> Receipt:
 
 
 def period(
-    broker: Broker,
+    broker: Holder,
     since: int,
     until: int,
     *,
@@ -73,7 +86,7 @@ def period(
         return _proved(broker, tx, found)
 
 
-def extends(broker: Broker, earlier: note.Checkpoint) -> bool:
+def extends(broker: Holder, earlier: note.Checkpoint) -> bool:
     """Whether this store's log still holds what a checkpoint said: its entries were only added to."""
     with broker.store.read() as tx:
         state = _state(tx)
@@ -82,7 +95,7 @@ def extends(broker: Broker, earlier: note.Checkpoint) -> bool:
         return merkle.root(earlier.size, tiles.nodes(entries.reader(tx))) == earlier.root
 
 
-def _proved(broker: Broker, tx: Connection, found: list[entries.Opened]) -> list[Receipt]:
+def _proved(broker: Holder, tx: Connection, found: list[entries.Opened]) -> list[Receipt]:
     state, node = _state(tx), tiles.nodes(entries.reader(tx))
     made = []
     for one in found:
