@@ -11,11 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate.api import logs, peers
 from casemate.api.answers import RULES, TYPES, unexpected
+from casemate.api.metrics import Answered, Metrics
 from casemate.api.rates import Buckets, Flight, exempt
+from casemate.broker.meter import NOTES
 from casemate.release.session import COOKIE
 
 if TYPE_CHECKING:
-    from casemate.api.metrics import Metrics
     from casemate.broker.settings import Settings
 
 MAX_HEAD = 256 << 10
@@ -52,7 +53,7 @@ class Journal:
             await self.app(scope, receive, send)
             return
         passing = _Passing(scope, receive, send)
-        token = logs.REQUEST.set(passing.id)
+        token, noted = logs.REQUEST.set(passing.id), NOTES.set(passing.notes)
         try:
             await self._bounded(passing)
         except Exception as error:  # noqa: BLE001 - the last line: the server would log the error with its text
@@ -62,6 +63,7 @@ class Journal:
         finally:
             self._note(passing)
             logs.REQUEST.reset(token)
+            NOTES.reset(noted)
 
     async def _bounded(self, passing: _Passing) -> None:
         turned = self._turned_away(passing)
@@ -116,14 +118,17 @@ class Journal:
         if passing.path != "/metrics":  # as Trustee does: watching is not what is watched
             served = scope.get("app")
             self.gate.metrics.answered(
-                route=served.state.templates.get(scope.get("endpoint"), "") if served else "",
-                method=scope["method"],
-                path=passing.path,
-                status=passing.status,
-                seconds=spent,
-                sent=passing.sent,
-                got=passing.got,
-                rules=rules,
+                Answered(
+                    route=served.state.templates.get(scope.get("endpoint"), "") if served else "",
+                    method=scope["method"],
+                    path=passing.path,
+                    status=passing.status,
+                    seconds=spent,
+                    sent=passing.sent,
+                    got=passing.got,
+                    rules=rules,
+                    tee=passing.notes.get("tee", ""),
+                )
             )
 
 
@@ -133,6 +138,7 @@ class _Passing:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         headers = scope["headers"]
+        self.notes: dict[str, str] = {}
         self.begun, self.status, self.sent, self.got, self.counted = time.monotonic(), 0, 0, 0, False
         self.path: str = scope["path"]
         self.id = logs.request_id(headers)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -49,6 +50,25 @@ class Bounded:
                 return OTHER
             self._seen.add(value)
         return value
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request that was answered.
+
+    `route` is its template, "" for paths that are nobody's. `got` and `sent` are bytes of bodies, `rules` those that
+    failed, `tee` the wire name of the TEE whose evidence was judged, or "".
+    """
+
+    route: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    sent: int
+    got: int
+    rules: Sequence[str] = ()
+    tee: str = ""
 
 
 class Metrics:
@@ -98,26 +118,28 @@ class Metrics:
             "kbs_http_active_connections", "Requests under way", registry=made, multiprocess_mode="livesum"
         )
 
-    def answered(
-        self, *, route: str, method: str, path: str, status: int, seconds: float, sent: int, got: int, rules: list[str]
-    ) -> None:
-        """Count an answered request. `route` is its template, "" for paths that are nobody's."""
+    def answered(self, told: Answered) -> None:
+        """Count an answered request."""
+        route, method, status = told.route or OTHER, told.method, told.status
         self._all.inc()
-        self._seconds.observe(seconds)
-        self._in.observe(got)
-        self._out.observe(sent)
-        self._requests.labels(route or OTHER, method if method in _METHODS else OTHER, str(status)).inc()
-        for rule in rules:
-            self._refusals.labels(route or OTHER, self._rule(rule)).inc()
+        self._seconds.observe(told.seconds)
+        self._in.observe(told.got)
+        self._out.observe(told.sent)
+        self._requests.labels(route, method if method in _METHODS else OTHER, str(status)).inc()
+        for rule in told.rules:
+            self._refusals.labels(route, self._rule(rule)).inc()
         if route == AUTH:
             self._auth["requests"].inc()
             self._auth["successes" if status < 400 else "errors"].inc()
         elif route == ATTEST:
             self._attest["requests"].inc()
-            if status >= 400 and (not rules or rules[0].startswith("session.")):
+            if told.tee:
+                name = "successes" if status < 400 else "failures"
+                self._attested[name].labels(told.tee if told.tee in ROOMS else OTHER).inc()
+            else:
                 self._attest["errors"].inc()
         elif route.startswith(RESOURCE) and method in self._resource and status < 400:
-            self._resource[method].labels(self._path(path[len(RESOURCE) :])).inc()
+            self._resource[method].labels(self._path(told.path[len(RESOURCE) :])).inc()
 
     def limited(self, why: str) -> None:
         """Count a request that was turned away; `why` is a constant."""
@@ -134,9 +156,7 @@ class Metrics:
         failed = [self._rule(rule) for rule in rules]
         for rule in failed:
             self._reasons.labels(act, rule).inc()
-        if act == "attest":
-            self._attested["successes" if allowed else "failures"].labels(known).inc()
-        elif act == "release":
+        if act == "release":
             self._policy["evaluations"].inc()
             broken = any(
                 rule.startswith("policy.") and rule.endswith((".error", ".failed", ".time")) for rule in failed

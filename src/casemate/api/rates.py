@@ -1,5 +1,6 @@
-"""How often and how much at once: a token bucket a peer for those who have not shown who they are, and requests in
-flight for everybody.
+"""How often and how much at once.
+
+A token bucket a peer for those who have not shown who they are, and a bound on requests under way for everybody.
 
 Rules
 1. A request without credentials costs its peer one token. One with credentials costs nothing, unless they turn out to

@@ -70,6 +70,7 @@ def decided(
         broker.log.record(Decision(record.row(now, act, refusal.findings, genuine=False, tee=session.tee), None))
         broker.log.count(act, [refusal.findings[0].rule])
         raise refusal from None
+    broker.meter.decided(act, session.tee, told)
     return entry.id
 
 
@@ -100,6 +101,7 @@ def failures(broker: Broker, act: str, now: datetime, *, spends: str, tee: str) 
     except AlreadySpent:
         findings = replay().findings
     broker.log.count(act, _first(findings))
+    broker.meter.decided(act, tee, findings)
     raise Unauthenticated(findings)
 
 

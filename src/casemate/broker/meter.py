@@ -8,9 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from casemate.errors import Finding
+
+
+# What is noted of the request at hand for its counters (`tee`), by whoever serves it.
+NOTES: ContextVar[dict[str, str] | None] = ContextVar("notes", default=None)
 
 
 class Sink(Protocol):
@@ -46,6 +51,8 @@ class Meter:
 
     def decided(self, act: str, tee: str, findings: Iterable[Finding]) -> None:
         """Count a decision by its findings."""
+        if (notes := NOTES.get()) is not None:
+            notes["tee"] = tee
         if self._sinks:
             rules = [finding.rule for finding in findings if not finding.ok]
             for sink in self._sinks:
