@@ -15,9 +15,11 @@ demo: setup      ## the whole path, with refusals, in numbered steps
 	@$(BIN)/python -m examples.demo
 
 test: setup      ## every test that fits into 20 minutes
+	@$(BIN)/python -m casemate.testing.programs
 	@$(BIN)/python -m pytest -m "not soak"
 
 soak: setup      ## the long tests; goes on where it stopped
+	@$(BIN)/python -m casemate.testing.programs
 	@$(BIN)/python scripts/soak.py
 
 fuzz: setup      ## coverage-guided fuzzing of every parser; SECONDS=1800 for all of them together

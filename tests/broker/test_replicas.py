@@ -6,7 +6,7 @@ from casemate.broker.assemble import assemble
 from casemate.drivers import keyfiles
 from casemate.errors import Unusable
 from casemate.testing import broker as brokers
-from casemate.testing import postgres
+from casemate.testing import postgres, programs
 from casemate.testing.broker import Guest, rules
 
 
@@ -18,7 +18,7 @@ def store_url(request, tmp_path):
     try:
         with postgres.server() as url:
             yield url
-    except Unusable as reason:
+    except programs.Missing as reason:
         pytest.skip(str(reason))
 
 

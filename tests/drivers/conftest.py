@@ -2,8 +2,7 @@
 
 import pytest
 
-from casemate.errors import Unusable
-from casemate.testing import postgres
+from casemate.testing import postgres, programs
 
 
 @pytest.fixture(scope="session")
@@ -12,5 +11,5 @@ def postgres_url():
     try:
         with postgres.server() as url:
             yield url
-    except Unusable as reason:
+    except programs.Missing as reason:
         pytest.skip(str(reason))
