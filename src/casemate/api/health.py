@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.answers import answer, route
+from casemate.api.answers import TYPES, answer, route
 from casemate.broker import access, readiness
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def ready(request: Request, body: bytes) -> Response:
         checks = readiness.checks(broker)
-        made = answer({"ready": all(checks.values()), "checks": checks})
-        if not all(checks.values()):
-            made.status_code = 503
-            made.headers["Retry-After"] = "1"
-        return made
+        if all(checks.values()):
+            return answer({"ready": True, "checks": checks})
+        failed = ", ".join(name for name, holds in checks.items() if not holds)
+        document = {"type": TYPES + "NotReady", "detail": f"not ready: {failed}", "reasons": []}
+        return JSONResponse({**document, "ready": False, "checks": checks}, 503, {"Retry-After": "1"})
 
     def metrics(request: Request, body: bytes) -> Response:
         text, kind = request.app.state.metrics.text()

@@ -16,7 +16,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from casemate import __version__
@@ -24,6 +32,8 @@ from casemate.tee import ROOMS
 
 if TYPE_CHECKING:
     from casemate.broker.settings import Settings
+
+disable_created_metrics()  # a second series for each, which nobody asks for
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 OTHER = "other"

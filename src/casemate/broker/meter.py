@@ -13,7 +13,6 @@ from typing import Protocol
 
 from casemate.errors import Finding
 
-
 # What is noted of the request at hand for its counters (`tee`), by whoever serves it.
 NOTES: ContextVar[dict[str, str] | None] = ContextVar("notes", default=None)
 

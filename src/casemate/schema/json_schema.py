@@ -19,8 +19,8 @@ def document() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Casemate manifest, casemate/v1",
-        **_portable(top),
-        "$defs": {name: _portable(part) for name, part in sorted(parts.items())},
+        **portable(top),
+        "$defs": {name: portable(part) for name, part in sorted(parts.items())},
     }
 
 
@@ -29,13 +29,13 @@ def text() -> str:
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _portable(part: Any) -> Any:
+def portable(part: Any) -> Any:
     """Patterns in ECMA's dialect, whose `$` needs no help; docstrings reduced to their first paragraph."""
     if isinstance(part, list):
-        return [_portable(item) for item in part]
+        return [portable(item) for item in part]
     if not isinstance(part, dict):
         return part
-    made = {key: _portable(value) for key, value in part.items()}
+    made = {key: portable(value) for key, value in part.items()}
     if isinstance(made.get("pattern"), str):
         made["pattern"] = made["pattern"].replace(STRICT_END, "$")
     if isinstance(made.get("description"), str):

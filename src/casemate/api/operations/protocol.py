@@ -1,0 +1,117 @@
+"""The KBS protocol, volumes, and what anybody may ask."""
+
+from __future__ import annotations
+
+from casemate.api.operations.shape import (
+    ANY,
+    BOOLEAN,
+    BYTES,
+    DIGEST,
+    MAPPING,
+    NUMBER,
+    OCTETS,
+    TEXT,
+    TOKEN,
+    Operation,
+    listing,
+    members,
+)
+from casemate.api.volumes import Initialised, Opening
+from casemate.schema.kbs import Attestation, AuthRequest
+
+RECEIPT = {"Casemate-Receipt": "The id of the decision's receipt"}
+VERSION = {"Casemate-Version": "The resource's version"}
+RESOURCE = "/kbs/v0/resource/{repo}/{type}/{tag}"
+SEALED = {
+    "type": "object",
+    "properties": dict.fromkeys(("protected", "encrypted_key", "iv", "ciphertext", "tag"), TEXT),
+    "required": ["ciphertext", "iv", "protected", "tag"],
+}
+_METRICS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/kbs/v0/auth",
+        "Ask for a challenge",
+        "KBS protocol",
+        body=AuthRequest,
+        answer=members(**{"nonce": TEXT, "extra-params": ANY}),
+        also=(401, 403),
+        description="The cookie of the answer is the sealed challenge; no state is kept.",
+    ),
+    Operation(
+        "POST",
+        "/kbs/v0/attest",
+        "Answer the challenge with evidence",
+        "KBS protocol",
+        lock="challenge",
+        body=Attestation,
+        answer=members(token=TOKEN),
+        also=(409,),
+        headers=RECEIPT,
+    ),
+    Operation(
+        "GET",
+        RESOURCE,
+        "Read a resource, sealed to the attested key",
+        "KBS protocol",
+        lock="guest",
+        answer=SEALED,
+        also=(304, 409, 410),
+        headers={**RECEIPT, **VERSION},
+    ),
+    Operation(
+        "POST",
+        RESOURCE,
+        "Write a new version of a resource",
+        "KBS protocol",
+        lock="admin",
+        body=BYTES,
+        media=OCTETS,
+        answer=members(version=NUMBER),
+        also=(409,),
+        query={"app": DIGEST},
+        headers=VERSION,
+    ),
+    Operation("DELETE", RESOURCE, "Delete a resource", "KBS protocol", lock="admin", also=(409,)),
+    Operation(
+        "POST",
+        "/casemate/v0/volumes/{name}/open",
+        "Open a volume of the attested workload",
+        "Volumes",
+        lock="guest",
+        body=Opening,
+        answer=MAPPING,
+        also=(409,),
+        headers=RECEIPT,
+    ),
+    Operation(
+        "POST",
+        "/casemate/v0/volumes/{name}/initialised",
+        "Say what a volume was made as",
+        "Volumes",
+        lock="guest",
+        body=Initialised,
+        also=(409,),
+        headers=RECEIPT,
+    ),
+    Operation(
+        "GET",
+        "/casemate/v0/info",
+        "The broker's keys and anchors",
+        "Public",
+        answer=members(version=TEXT, key_pin=DIGEST, signing_key=MAPPING, anchors=listing(MAPPING)),
+    ),
+    Operation("GET", "/casemate/v0/apps/{id}", "An app's signed statement", "Public", answer=members(statement=TOKEN)),
+    Operation("GET", "/healthz", "Whether the process is alive", "Health", answer=members(alive=BOOLEAN)),
+    Operation(
+        "GET",
+        "/readyz",
+        "Whether this replica can take requests",
+        "Health",
+        answer=members(ready=BOOLEAN, checks={"type": "object", "additionalProperties": BOOLEAN}),
+    ),
+    Operation("GET", "/metrics", "Counters for Prometheus", "Health", answer=TEXT, answers=_METRICS, also=(401, 403)),
+    Operation("GET", "/openapi.json", "This document", "Health", answer=MAPPING),
+)
