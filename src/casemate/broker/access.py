@@ -6,29 +6,40 @@ Reading is an auditor's, everyday acts an operator's; policies, keys, tenants an
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-import msgspec
-from cryptography.hazmat.primitives import serialization
-from joserfc import jwt
-from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import OKPKey
-
-from casemate.broker.refusals import Missing, Unauthenticated
+from casemate.broker import identities
+from casemate.broker.identities import Access, Admin, build
+from casemate.broker.oidc import RANK, Role
+from casemate.broker.refusals import Missing
 from casemate.crypto import pins
-from casemate.drivers.store import registry
+from casemate.drivers.store import accounts, vaulted
 from casemate.errors import Refused
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
-Role = Literal["owner", "operator", "auditor"]
-RANK: dict[str, int] = {"auditor": 1, "operator": 2, "owner": 3}
-AUDIENCE = "KBS"
-ADMIN = "admin"  # the role that tokens of the key of `init` name, as CoCo's do: owner of the whole broker
-MAX_LIFETIME = 300
-SKEW = 60
+__all__ = [
+    "ROLES",
+    "Access",
+    "Admin",
+    "Caller",
+    "admit",
+    "build",
+    "demand",
+    "demand_app",
+    "demand_path",
+    "demand_repo",
+    "identify",
+    "tenant_of_path",
+]
+
+_LOG = logging.getLogger("casemate.access")
+_SAFE = ("GET", "HEAD")
 # The lowest role that may do an act; what is not here is an owner's.
 ROLES: dict[str, Role] = {
     "app.list": "auditor",
@@ -63,18 +74,6 @@ ROLES: dict[str, Role] = {
 }
 
 
-class Admin(msgspec.Struct, frozen=True):
-    """Who acts: `who` is `issuer#subject`; `tenant` None stands for the whole broker."""
-
-    who: str
-    role: Role
-    tenant: str | None = None
-
-    def sees(self, tenant: str | None) -> bool:
-        """Whether what belongs to `tenant` (None: to the broker itself) is this admin's to see."""
-        return self.tenant is None or self.tenant == tenant
-
-
 class Caller(Protocol):
     """What is asked of a request (Starlette's)."""
 
@@ -86,32 +85,35 @@ class Caller(Protocol):
     def state(self) -> Any:
         """Attributes that live as long as the request."""
 
+    @property
+    def method(self) -> str:
+        """The method's name."""
+
 
 def admit(broker: Broker, request: Caller, act: str) -> Admin:
     """The admin who asks, in whichever tenant; `demand` asks for the tenant too.
 
     401 (`admin.token`) without proof, 403 (`admin.role`) when the role is too low for `act`.
     """
-    found = getattr(request.state, "admin", None)
-    if not isinstance(found, Admin):
-        found = _known(broker, request)
-        request.state.admin = found
-    least = ROLES.get(act, "owner")
-    if RANK[found.role] < RANK[least]:
-        raise Refused.because("admin.role", expected=least, found=found.role, hint=f"{act} is an {least}'s to do")
-    return found
+    with _noted(broker, request, act):
+        found = identify(broker, request)
+        least = ROLES.get(act, "owner")
+        if RANK[found.role] < RANK[least]:
+            raise Refused.because("admin.role", expected=least, found=found.role, hint=f"{act} needs the role {least}")
+        return found
 
 
 def demand(broker: Broker, request: Caller, act: str, *, tenant: str | None) -> Admin:
     """`admit`, and `act` must be on what is this admin's: of `tenant`, or (None) of the whole broker: 403 otherwise."""
     found = admit(broker, request, act)
     if not found.sees(tenant):
-        raise Refused.because(
-            "admin.tenant",
-            expected="an admin of that tenant" if tenant is not None else "an admin of the whole broker",
-            found="one of another tenant" if tenant is not None else "one of a tenant",
-            hint="ask whose it is",
-        )
+        with _noted(broker, request, act):
+            raise Refused.because(
+                "admin.tenant",
+                expected="an admin of that tenant" if tenant is not None else "an admin of the whole broker",
+                found="one of another tenant" if tenant is not None else "one of a tenant",
+                hint="ask whose it is",
+            )
     return found
 
 
@@ -119,39 +121,87 @@ def demand_app(broker: Broker, request: Caller, act: str, app_id: str) -> Admin:
     """`demand` for an app; another tenant's app and one that does not exist look alike (`Missing`)."""
     found = admit(broker, request, act)
     with broker.store.read() as tx:
-        known = registry.statement(tx, app_id) if pins.is_digest(app_id) else None
-    if known is None or not found.sees(known.founding.tenant):
+        tenant = accounts.tenant_of(tx, app_id) if pins.is_digest(app_id) else None
+    if tenant is None or not found.sees(tenant):
         shown = app_id[:80] if pins.is_digest(app_id) else repr(app_id[:80])
-        raise Missing(f"no app {shown}", hint="casemate app list shows the apps of this broker")
+        with _noted(broker, request, act, crossed=tenant is not None):
+            raise Missing(f"no app {shown}", hint="casemate app list shows the apps of this broker")
     return found
 
 
-def _known(broker: Broker, request: Caller) -> Admin:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    claims = _claims(broker, token.strip()) if scheme.lower() == "bearer" else None
-    if claims is None:
-        raise Unauthenticated.because(
-            "admin.token",
-            expected=f"a current JWT (EdDSA, aud {AUDIENCE}, at most {MAX_LIFETIME} s) of the admin's key",
-            found="another one" if token else "none",
-            hint="the key that `init` made is needed",
+def demand_path(broker: Broker, request: Caller, act: str, path: str) -> Admin:
+    """`demand` for a resource; another tenant's and one that does not exist look alike (`Missing`)."""
+    found = admit(broker, request, act)
+    tenant = tenant_of_path(broker, path)
+    if not found.sees(tenant):
+        with _noted(broker, request, act, crossed=tenant is not None):
+            raise Missing(f"no resource {path}")
+    return found
+
+
+def tenant_of_path(broker: Broker, path: str) -> str | None:
+    """Whose a resource is: by the settings' map of repositories, else its app's tenant, else nobody's (None)."""
+    mapped = broker.settings.repos.get(path.partition("/")[0])
+    if mapped is not None:
+        return mapped
+    with broker.store.read() as tx:
+        owned = vaulted.owner(tx, path)
+        return accounts.tenant_of(tx, owned.app_id) if owned else None
+
+
+def demand_repo(broker: Broker, path: str, tenant: str) -> None:
+    """A repository that the settings give to one tenant takes nothing of another's apps."""
+    mapped = broker.settings.repos.get(path.partition("/")[0])
+    if mapped is not None and mapped != tenant:
+        raise Refused.because(
+            "resource.repo",
+            expected="a repository of this app's tenant, or nobody's",
+            found="another tenant's",
+            hint="choose another repository; the setting `repos` says whose each one is",
         )
-    if claims.get("role") != ADMIN:
-        raise Refused.because("admin.role", expected=ADMIN, found="another role", hint="ask an admin")
-    return Admin("init#admin", "owner")
 
 
-def _claims(broker: Broker, token: str) -> dict[str, Any] | None:
-    raw = broker.admin.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    now = broker.clock().timestamp()
+def identify(broker: Broker, request: Caller) -> Admin:
+    """Who asks: by bearer token, else by client certificate; remembered for this request."""
+    found = getattr(request.state, "admin", None)
+    if isinstance(found, Admin):
+        return found
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    certificate = getattr(request.state, "client_certificate", None)
+    if scheme.lower() == "bearer" and token.strip():
+        found = identities.by_token(broker, token.strip())
+    elif isinstance(certificate, bytes):
+        _demand_same_site(request)
+        found = identities.by_certificate(broker, certificate)
+    else:
+        raise identities.nobody("none")
+    request.state.admin = found
+    return found
+
+
+def _demand_same_site(request: Caller) -> None:
+    """Browsers show a certificate for every page that asks them to; only our own pages may make them act."""
+    origin = request.headers.get("origin", "")
+    foreign = origin and urlsplit(origin).netloc != request.headers.get("host", "")
+    if request.method not in _SAFE and (
+        foreign or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    ):
+        raise Refused.because(
+            "admin.origin", expected="a request of this broker's own pages", found="another site's", hint="use a token"
+        )
+
+
+@contextmanager
+def _noted(broker: Broker, request: Caller, act: str, *, crossed: bool = False) -> Iterator[None]:
+    """Count a refusal and say in the log who tried what; never a token."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SecurityWarning)  # CoCo's admin tokens say EdDSA, RFC 9864 says Ed25519
-            claims = jwt.decode(token, OKPKey.import_key(raw), algorithms=["EdDSA", "Ed25519"]).claims
-        issued, ends = float(claims["iat"]), float(claims["exp"])
-    except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    audience = claims.get("aud")
-    named = AUDIENCE in audience if isinstance(audience, list) else audience == AUDIENCE
-    timely = issued <= now + SKEW and now < ends <= issued + MAX_LIFETIME
-    return claims if named and timely else None
+        yield
+    except (Refused, Missing) as error:
+        rule = error.findings[0].rule if isinstance(error, Refused) and error.findings else "admin.missing"
+        rule = "admin.tenant" if crossed else rule
+        who = getattr(request.state, "admin", None)
+        fields = {"act": act, "rule": rule, "who": who.who if isinstance(who, Admin) else None}
+        _LOG.warning("admin refused", extra={"fields": fields})
+        if rule != "admin.missing":
+            broker.log.count("admin", [rule])
+        raise

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from casemate.broker import log
+from casemate.broker import identities, log
+from casemate.broker.identities import Access
 from casemate.broker.log import Log
 from casemate.broker.meter import Meter
 from casemate.broker.sessions import Cookies
@@ -39,6 +40,7 @@ class Broker:
     admin: ed25519.Ed25519PublicKey
     clock: Callable[[], datetime]
     log: Log
+    access: Access
     meter: Meter = field(default_factory=Meter)
 
     def close(self) -> None:
@@ -75,6 +77,7 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
         admin=admin,
         clock=clock,
         log=log.build(settings, store, vault, clock),
+        access=identities.build(settings, admin),
     )
 
 

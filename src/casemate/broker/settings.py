@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from casemate.broker.oidc import Issuer
 from casemate.drivers.masterkey import ByCommand, InFile, InToken
 from casemate.errors import Malformed, Unusable
 
@@ -28,6 +29,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     those that hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant or `*`.
     `attestation_service` is the prefix of the attestation service's REST; empty: it is not served.
     `strict_trustee` answers with the status codes of Trustee's key broker, for clients that know no others.
+    `admin_issuers` are issuers whose tokens make admins; `client_ca` is a file of CAs (or single certificates) of
+    admins who come by mTLS. `repos` says whose a repository is: kbs:///<repo>/… → tenant. `issuer` is this broker's
+    address in tokens for others. A change that needs a second owner waits for `approval_seconds`.
     `masters` are the master keys: the first one seals, all open; by default the file `master.key` in the folder.
     `lease_seconds` is how long a guest may keep what it was given without attesting again. A version that was replaced
     opens for another `rotation_seconds`; a secret that is to be deleted can be had back for `deletion_seconds`.
@@ -53,6 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reference_signers: dict[str, tuple[Path, ...]] = {}
     attestation_service: Annotated[str, Meta(pattern="^(/[a-z0-9-]{1,32})?$")] = ""
     strict_trustee: bool = False
+    admin_issuers: tuple[Issuer, ...] = ()
+    client_ca: Path | None = None
+    repos: dict[str, str] = {}
+    issuer: Annotated[str, Meta(pattern="^(https://[^#?\\s]{1,400}[^#?\\s/])?$")] = ""
+    approval_seconds: Annotated[int, Meta(ge=60, le=2592000)] = 86400
     challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     masters: tuple[InFile | InToken | ByCommand, ...] = (InFile(),)
@@ -75,6 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def collateral_store(self) -> Path:
         """Where collateral is read from."""
         return self.folder / self.collateral
+
+    @property
+    def issuer_url(self) -> str:
+        """The `iss` of tokens for others, and where their keys are found by discovery."""
+        return self.issuer or f"https://{self.names[0]}:{self.port}"
 
     @property
     def store_url(self) -> str:

@@ -16,17 +16,19 @@ tenants = Table(
     Column("changed", BigInteger, nullable=False),
 )
 
-# Who an admin is (`who`) and by what it is known: a public key (`credential` is PEM), a certificate (its fingerprint),
-# a subject below a CA (the CA's fingerprint and the subject), or an issuer's subject (`who` says all).
+# Who an admin is (`who`, `issuer#subject`) and by what it is found: `key:` and a thumbprint, `certificate:` and a
+# fingerprint, `subject:` and digests of a CA and a name, `token:` and `who`. `credential` is what a person may read:
+# the key in PEM, the certificate's subject.
 admins = Table(
     "admins",
     metadata,
     Column("who", String(512), primary_key=True),
-    Column("kind", String(16), nullable=False),
+    Column("known_by", String(600), nullable=False),
     Column("credential", Text, nullable=False),
     Column("role", String(16), nullable=False),
     Column("tenant", String(128)),
     Column("created", BigInteger, nullable=False),
+    Index(None, "known_by", unique=True),
 )
 
 # A change that waits for a second owner; `sealed` holds it whole, `digest` is what both of them agree on.

@@ -26,13 +26,14 @@ def upgrade() -> None:
     op.create_table(
         "admins",
         sa.Column("who", sa.String(length=512), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("known_by", sa.String(length=600), nullable=False),
         sa.Column("credential", sa.Text(), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("tenant", sa.String(length=128), nullable=True),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("who", name=op.f("pk_admins")),
     )
+    op.create_index(op.f("ix_admins_known_by"), "admins", ["known_by"], unique=True)
     _approvals()
     op.create_table(
         "signing_keys",
