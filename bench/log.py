@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 from casemate.broker import receipts
-from casemate.errors import Unusable
-from casemate.testing import postgres
+from casemate.testing import postgres, programs
 from casemate.testing.log import Bare, nonce, opened
 
 CALLERS = 32
@@ -32,7 +31,7 @@ def main() -> int:
     try:
         with postgres.server() as url, opened(url) as log:
             _figures("PostgreSQL (fsync off, as in the tests)", log)
-    except Unusable as reason:
+    except programs.Missing as reason:
         print(f"PostgreSQL: {reason}")
     return 0 if best >= WANTED else 1
 

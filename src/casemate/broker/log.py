@@ -230,7 +230,7 @@ def demand_sound(tx: Connection) -> None:
         text, _ = note.open_note(state.checkpoint, known.verifiers)
         found = note.parse_checkpoint(text)
         node = tiles.nodes(entries.reader(tx))
-        last = [merkle.leaf(entry) for entry in entries.entries(tx, max(0, state.size - 1), 2)]
+        last = [merkle.leaf(entry) for entry in entries.entries(tx, state.size - 1, 1)]
         good = (found.size, found.root) == (state.size, state.root) and merkle.peaks(state.size, node) == state.peaks
         if not good or last != ([node(0, state.size - 1)] if state.size else []):
             raise Malformed("log: tiles, state and checkpoint differ")
