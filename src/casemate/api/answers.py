@@ -19,8 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from casemate.api import peers
-from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
+from casemate.api import peers, strict
+from casemate.broker.refusals import Conflicting, Missing, NoPath, Unauthenticated
 from casemate.errors import CasemateError, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
 
@@ -31,6 +31,7 @@ _BY_MEANING: tuple[tuple[type[CasemateError], int, str], ...] = (
     (Conflicting, 409, "Conflict"),
     (Refused, 403, "PolicyDeny"),
     (Missing, 404, "ResourceNotFound"),
+    (NoPath, 404, "InvalidRequestPath"),
     (Malformed, 400, "SerdeError"),
     (Unusable, 400, "InvalidRequest"),
     (Unavailable, 503, "StorageBackendUnavailable"),
@@ -137,12 +138,12 @@ def answer(value: Any, **headers: str) -> Response:
     return Response(json.dumps(value).encode(), media_type="application/json", headers=headers)
 
 
-def failure(error: CasemateError) -> JSONResponse:
+def failure(error: CasemateError, request: Request) -> JSONResponse:
     """The answer that an error deserves."""
     for kind, status, name in _BY_MEANING:
         if isinstance(error, kind):
             rule = error.findings[0].rule if isinstance(error, Refused) and error.findings else ""
-            return _error(status, _BY_RULE.get(rule, name), error)
+            return _error(*strict.named(request, status, _BY_RULE.get(rule, name)), error)
     return _error(500, "Internal", CasemateError("internal error"))
 
 
@@ -156,7 +157,7 @@ def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) 
     except CasemateError as error:
         if isinstance(error, Refused):
             request.scope[RULES] = [finding.rule for finding in error.findings if not finding.ok]
-        return failure(error)
+        return failure(error, request)
     except Exception as error:  # noqa: BLE001 - the caller gets a number, the log gets the trace
         return unexpected(error)
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from casemate.api import admin, health, kbs, log, openapi, public, volumes
+from casemate.api import admin, health, kbs, log, openapi, public, rvps, strict, volumes
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
 
 # Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
-PARTS = (health, kbs, volumes, public, log, admin, openapi)
+PARTS = (health, kbs, rvps, volumes, public, log, admin, openapi)
 BODIES = 256 << 20
 
 
@@ -46,6 +46,7 @@ def app(broker: Broker) -> Starlette:
     )
     made.state.intake = Intake(BODIES)
     made.state.metrics = metrics
+    made.state.strict = broker.settings.strict_trustee
     made.state.templates = {route.endpoint: route.path for route in made.routes if isinstance(route, Route)}
     broker.meter.attach(metrics)
     return made
@@ -53,9 +54,11 @@ def app(broker: Broker) -> Starlette:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    variant = strict.missing(request.url.path) if status == 404 else "InvalidRequestPath"
+    status, variant = strict.named(request, status, variant)
     detail = {404: "no such path", 405: "no such method here"}.get(status, "the request cannot be read")
     headers = {"Allow": ", ".join(_methods(request))} if status == 405 else None
-    return JSONResponse({"type": TYPES + "InvalidRequestPath", "detail": detail, "reasons": []}, status, headers)
+    return JSONResponse({"type": TYPES + variant, "detail": detail, "reasons": []}, status, headers)
 
 
 def _methods(request: Request) -> list[str]:

@@ -15,3 +15,7 @@ class Conflicting(Refused):
 
 class Missing(CasemateError):
     """Allowed, but there is nothing (404). Asked only after policy, so that absence tells strangers nothing."""
+
+
+class NoPath(CasemateError):
+    """A path that names nothing and never could (404, InvalidRequestPath)."""

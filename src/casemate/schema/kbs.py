@@ -45,3 +45,11 @@ class Attestation(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     runtime_data: RuntimeData
     tee_evidence: TeeEvidence
     init_data: InitData | None = None
+
+
+class ReferenceMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /kbs/v0/reference-value: a message of the reference value provider; `payload` is base64 (with padding)."""
+
+    version: str
+    type: str
+    payload: str

@@ -17,11 +17,13 @@ from casemate.api.operations.shape import (
     members,
 )
 from casemate.api.volumes import Initialised, Opening
-from casemate.schema.kbs import Attestation, AuthRequest
+from casemate.schema.kbs import Attestation, AuthRequest, ReferenceMessage
 
 RECEIPT = {"Casemate-Receipt": "The id of the decision's receipt"}
 VERSION = {"Casemate-Version": "The resource's version"}
 RESOURCE = "/kbs/v0/resource/{repo}/{type}/{tag}"
+VALUES = "/kbs/v0/reference-value"
+WHOSE = {"tenant": TEXT}
 SEALED = {
     "type": "object",
     "properties": dict.fromkeys(("protected", "encrypted_key", "iv", "ciphertext", "tag"), TEXT),
@@ -75,6 +77,35 @@ OPERATIONS = (
         headers=VERSION,
     ),
     Operation("DELETE", RESOURCE, "Delete a resource", "KBS protocol", lock="admin", also=(409,)),
+    Operation(
+        "POST",
+        VALUES,
+        "Register reference values",
+        "Trust",
+        lock="admin",
+        body=ReferenceMessage,
+        answer=None,
+        query=WHOSE,
+    ),
+    Operation(
+        "GET",
+        VALUES,
+        "Reference values with signers and ends",
+        "Trust",
+        lock="admin",
+        answer=members(reference_values=listing(MAPPING)),
+        query=WHOSE,
+    ),
+    Operation(
+        "GET",
+        f"{VALUES}/{{id:path}}",
+        "The value of one id",
+        "Trust",
+        lock="admin",
+        answer=ANY,
+        query=WHOSE,
+        parameters={"id": {"type": "string", "pattern": "^[A-Za-z0-9_.:/+-]{1,512}$"}},
+    ),
     Operation(
         "POST",
         "/casemate/v0/volumes/{name}/open",

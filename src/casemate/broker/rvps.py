@@ -1,0 +1,141 @@
+"""Reference values as CoCo's key broker registers them: messages of its provider, and every signed format of ours.
+
+Who signed decides. Messages of type `sample` and `swid`, and unsigned documents, count only for a tenant that the
+operator lists in `unsigned_references`; signed ones (CoRIM, in-toto, SLSA, UVM endorsements, our own JSON) count when
+one of the tenant's `reference_signers` made them. Values expire: at the document's end, at the latest in a year.
+
+Ids of signed documents: `<register>` where the document names no TEE, else `<tee>/<register>`; artefacts by their name.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from casemate.broker import journal
+from casemate.broker.refusals import Missing
+from casemate.crypto import pins
+from casemate.drivers.store import registry, rvps
+from casemate.errors import Malformed, Refused, Unusable
+from casemate.policy import references
+from casemate.policy.references import swid
+from casemate.policy.references.trust import ReferenceTrust
+from casemate.schema.reference import AtLeast, OneOf, Reference
+from casemate.wire import jcs
+from casemate.wire.encoding import unb64
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+    from casemate.schema.kbs import ReferenceMessage
+
+VERSIONS = ("0.1.0", "0.2.0")
+EVERYWHERE = "*"  # how settings name what holds for the whole broker
+KEPT = timedelta(days=365)
+MAX_IDS = 1024
+MAX_VALUE = 64 << 10
+_ID = re.compile(r"[A-Za-z0-9_.:/+-]{1,512}")
+_SIGNED = ("corim", "signed", "in-toto", "slsa", "uvm", "casemate")
+
+
+class _Read(NamedTuple):
+    values: dict[str, Any]
+    signer: str
+    expires: datetime
+    references: tuple[Reference, ...]
+
+
+def register(broker: Broker, tenant: str, message: ReferenceMessage, who: str) -> list[str]:
+    """Take a message for a tenant ("" is the whole broker); the ids that it gave values to.
+
+    `Refused` when nobody who is believed signed it, `Malformed` when it cannot be read.
+    """
+    if message.version not in VERSIONS:
+        raise Malformed(f"reference value message: version {VERSIONS[0]} is wanted")
+    payload = unb64(message.payload, "reference value message: payload")
+    found = _read(broker, tenant, message.type, payload)
+    bad = [name for name in found.values if not _ID.fullmatch(name)]
+    if not 1 <= len(found.values) <= MAX_IDS or bad:
+        raise Malformed(f"reference values: 1 to {MAX_IDS} ids of letters, digits and _.:/+- are wanted")
+    if any(len(jcs.canonical(value)) > MAX_VALUE for value in found.values.values()):
+        raise Malformed(f"reference values: a value is longer than {MAX_VALUE} bytes")
+    now, source = broker.clock(), pins.digest(payload)
+    facts = {"tenant": tenant or None, "ids": sorted(found.values)[:16], "signer": found.signer, "source": source}
+    with broker.store.write() as tx:
+        rvps.put(tx, tenant, found.values, expires=found.expires, signer=found.signer, source=source, now=now)
+        for plain in filter(None, (one.plain() for one in found.references)):
+            registry.add_reference(tx, plain, now, tenant or None)
+        journal.admin(broker, tx, who=who, act="reference.add", facts=facts)
+    return sorted(found.values)
+
+
+def value(broker: Broker, tenant: str, name: str) -> Any:
+    """The value that a policy of `tenant` sees; `Missing` when there is none that still holds."""
+    with broker.store.read() as tx:
+        found = rvps.query(tx, tenant, name, broker.clock())
+    if found is None:
+        raise Missing("no such reference value", hint="it was never registered, or it has expired")
+    return found
+
+
+def listing(broker: Broker, tenant: str) -> list[dict[str, Any]]:
+    """What a tenant registered, with signer and end."""
+    with broker.store.read() as tx:
+        return rvps.listing(tx, tenant)
+
+
+def _read(broker: Broker, tenant: str, kind: str, payload: bytes) -> _Read:
+    now = broker.clock()
+    if kind == "sample":
+        _demand_unsigned(broker, tenant)
+        return _Read(jcs.parse_object(payload, "reference values"), "", now + KEPT, ())
+    if kind == "swid":
+        _demand_unsigned(broker, tenant)
+        return _Read(dict(swid.read(payload)), "", now + KEPT, ())
+    if kind not in _SIGNED:
+        raise Malformed("reference value message: type sample, swid, corim or signed is wanted")
+    found = references.read(payload, _trust(broker, tenant), now)
+    ends = [one.expires for one in found if one.expires is not None]
+    signer = ", ".join(dict.fromkeys(one.signer for one in found if one.signer))
+    return _Read(_values(found), signer, min([*ends, now + KEPT]), found)
+
+
+def _values(found: tuple[Reference, ...]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for one in found:
+        for name, wanted in one.registers.items():
+            known = values.setdefault(f"{one.tee}/{name}" if one.tee else name, [])
+            known += [item for item in _allowed(wanted) if item not in known]
+        for name, digests in one.artefacts.items():
+            values[name] = list(digests.values)
+    return values
+
+
+def _allowed(wanted: OneOf | AtLeast) -> list[Any]:
+    return list(wanted.values) if isinstance(wanted, OneOf) else [wanted.value]
+
+
+def _unsigned(broker: Broker, tenant: str) -> bool:
+    return (tenant or EVERYWHERE) in broker.settings.unsigned_references
+
+
+def _demand_unsigned(broker: Broker, tenant: str) -> None:
+    if not _unsigned(broker, tenant):
+        raise Refused.because(
+            "reference.signature",
+            expected="a signed document",
+            found="one that nobody signed",
+            hint="sign it (casemate reference sign), or let the operator list this tenant in `unsigned_references`",
+        )
+
+
+def _trust(broker: Broker, tenant: str) -> ReferenceTrust:
+    files = broker.settings.reference_signers.get(tenant or EVERYWHERE, ())
+    scope = {"tenant": tenant} if tenant else {}
+    base = ReferenceTrust(allow_unsigned=_unsigned(broker, tenant), scope=scope)
+    try:
+        return references.load([(broker.settings.folder / path).read_bytes() for path in files], base)
+    except OSError as error:
+        raise Unusable(
+            f"a signer's key cannot be read ({type(error).__name__})", hint="see the setting `reference_signers`"
+        ) from error
