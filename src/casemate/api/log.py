@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api import admin
+from casemate.api.access import closed, own
 from casemate.api.answers import answer, route
-from casemate.broker import receipts
+from casemate.broker import access, receipts
 from casemate.errors import Malformed
 from casemate.ledger import history, tiles
 
@@ -50,13 +50,16 @@ def routes(broker: Broker) -> list[BaseRoute]:
         Route(f"{base}/log/tile/{{path:path}}", route(0, tile), methods=["GET"]),
         Route(f"{base}/log/keys", route(0, keys), methods=["GET"]),
         Route(f"{base}/receipts/{{id}}", route(0, receipt), methods=["GET"]),
-        Route(f"{base}/admin/receipts", route(0, _period(broker), gate=_closed(broker)), methods=["GET"]),
+        Route(f"{base}/admin/receipts", closed(broker, "receipt.read", _period(broker), scope=own), methods=["GET"]),
     ]
 
 
 def _period(broker: Broker) -> Callable[[Request, bytes], Response]:
     def period(request: Request, body: bytes) -> Response:
-        asked = request.query_params
+        asked, tenant = request.query_params, request.state.admin.tenant
+        if tenant is None or asked.get("tenant", tenant) != tenant:
+            tenant = asked.get("tenant")
+            access.demand(broker, request, "receipt.read", tenant=tenant)
         found = receipts.period(
             broker,
             history.millis(asked.get("since"), "since"),
@@ -64,15 +67,11 @@ def _period(broker: Broker) -> Callable[[Request, bytes], Response]:
             after=_number(asked.get("after", "-1"), "after"),
             limit=_number(asked.get("limit", str(receipts.MAX_PERIOD)), "limit"),
             app_id=asked.get("app"),
-            tenant=asked.get("tenant"),
+            tenant=tenant,
         )
         return answer({"receipts": [one.as_document() for one in found]}, **{"Cache-Control": "no-store"})
 
     return period
-
-
-def _closed(broker: Broker) -> Callable[[Request], None]:
-    return lambda request: admin.demand(broker, request)
 
 
 def _number(text: str, name: str) -> int:
