@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from casemate.api import admin, health, kbs, log, openapi, public, rvps, strict, volumes
+from casemate.api import admin, as_rest, health, kbs, log, openapi, public, rvps, strict, volumes
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
 
 # Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
-PARTS = (health, kbs, rvps, volumes, public, log, admin, openapi)
+PARTS = (health, kbs, rvps, as_rest, volumes, public, log, admin, openapi)
 BODIES = 256 << 20
 
 

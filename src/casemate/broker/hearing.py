@@ -61,7 +61,12 @@ def admissible(broker: Broker, asked: AuthRequest) -> str:
         raise Unauthenticated.because(
             "session.version", expected=rcar.PROTOCOL, found=asked.version[:32], hint="use a client of that protocol"
         )
-    tee = _ALIASES.get(asked.tee, asked.tee)
+    return accepted(broker, asked.tee)
+
+
+def accepted(broker: Broker, name: str) -> str:
+    """The room's name for a TEE on the wire; `Refused` when refused by setting, `Unusable` when not known."""
+    tee = _ALIASES.get(name, name)
     _demand_accepted(broker, tee)
     return tee
 
@@ -197,7 +202,12 @@ def _document(said: Attestation) -> bytes | None:
         return None
     if said.init_data.format != "toml":
         raise Malformed("init-data: the format `toml` is wanted")
-    document = said.init_data.body.encode("utf-8", "surrogatepass")
+    return bounded(said.init_data.body)
+
+
+def bounded(text: str) -> bytes:
+    """An initdata document as it is hashed: its bytes, at most 4 MiB."""
+    document = text.encode("utf-8", "surrogatepass")
     if len(document) > initdata.MAX_DOCUMENT:
         raise Malformed(f"init-data: at most {initdata.MAX_DOCUMENT} bytes are allowed")
     return document

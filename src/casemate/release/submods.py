@@ -27,20 +27,22 @@ class Part:
     values: dict[str, Any]
 
 
-def parts(judged: Sequence[Claims]) -> tuple[Part, ...]:
-    """The submodules of a CPU's claims and those of its devices, in that order (`composite.verify_all`)."""
-    primary, *others = judged
-    found = [Part(f"{PRIMARY}0", PRIMARY, primary, primary.values)]
+def parts(judged: Sequence[Claims], *, beside: str = DEVICE) -> tuple[Part, ...]:
+    """The submodules of a CPU's claims and those of its devices, in that order (`composite.verify_all`).
+
+    `beside` is the class of further claims that do not say theirs.
+    """
+    found: list[Part] = []
     counts: Counter[str] = Counter()
-    for claims in others:
-        for kind, values in _devices(claims):
+    for position, claims in enumerate(judged):
+        for kind, values in _devices(claims, beside if position else PRIMARY):
             found.append(Part(f"{kind}{counts[kind]}", kind, claims, values))
             counts[kind] += 1
     return tuple(found)
 
 
-def _devices(claims: Claims) -> list[tuple[str, dict[str, Any]]]:
+def _devices(claims: Claims, kind: str) -> list[tuple[str, dict[str, Any]]]:
     devices = claims.values.get("devices")
     if not isinstance(devices, list) or not devices:
-        return [(DEVICE, claims.values)]
-    return [(str(device.get("class", DEVICE)), device) for device in devices]
+        return [(kind, claims.values)]
+    return [(str(device.get("class", kind)), device) for device in devices]

@@ -53,3 +53,41 @@ class ReferenceMessage(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     type: str
     payload: str
+
+
+class AsRuntimeData(msgspec.Struct, frozen=True, kw_only=True):
+    """The attestation service's runtime data: `raw` is the report data itself (b64url), `structured` is hashed."""
+
+    raw: str | None = None
+    structured: dict[str, Any] | None = None
+
+
+class AsInitData(msgspec.Struct, frozen=True, kw_only=True):
+    """The attestation service's initdata: its digest (b64url) or the document."""
+
+    init_data_digest: str | None = None
+    init_data_toml: str | None = None
+
+
+class AsVerification(msgspec.Struct, frozen=True, kw_only=True):
+    """One attester's evidence: base64url of the evidence's JSON."""
+
+    tee: str
+    evidence: str
+    runtime_data: AsRuntimeData | None = None
+    init_data: AsInitData | None = None
+    runtime_data_hash_algorithm: str = "sha384"
+
+
+class AsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /attestation of the attestation service."""
+
+    verification_requests: list[AsVerification]
+    policy_ids: list[str] = []
+
+
+class AsChallenge(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /challenge of the attestation service."""
+
+    tee: str
+    tee_params: Any = None

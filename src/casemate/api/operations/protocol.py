@@ -17,7 +17,7 @@ from casemate.api.operations.shape import (
     members,
 )
 from casemate.api.volumes import Initialised, Opening
-from casemate.schema.kbs import Attestation, AuthRequest, ReferenceMessage
+from casemate.schema.kbs import AsChallenge, AsRequest, Attestation, AuthRequest, ReferenceMessage
 
 RECEIPT = {"Casemate-Receipt": "The id of the decision's receipt"}
 VERSION = {"Casemate-Version": "The resource's version"}
@@ -29,6 +29,7 @@ SEALED = {
     "properties": dict.fromkeys(("protected", "encrypted_key", "iv", "ciphertext", "tag"), TEXT),
     "required": ["ciphertext", "iv", "protected", "tag"],
 }
+_TEXT = "text/plain; charset=utf-8"
 _METRICS = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
 
 OPERATIONS = (
@@ -127,6 +128,38 @@ OPERATIONS = (
         also=(409,),
         headers=RECEIPT,
     ),
+    # The attestation service, whose prefix is a setting; this is the usual one.
+    Operation(
+        "POST",
+        "/as/attestation",
+        "Judge evidence and sign the result",
+        "Attestation service",
+        body=AsRequest,
+        answer=TOKEN,
+        answers=_TEXT,
+        also=(401, 403),
+        optional=True,
+    ),
+    Operation(
+        "POST",
+        "/as/challenge",
+        "A nonce for evidence",
+        "Attestation service",
+        body=AsChallenge,
+        answer=TEXT,
+        answers=_TEXT,
+        also=(403,),
+        optional=True,
+    ),
+    Operation(
+        "GET",
+        "/as/.well-known/jwks.json",
+        "The keys that sign results",
+        "Attestation service",
+        answer=members(keys=listing(MAPPING)),
+        optional=True,
+    ),
+    Operation("GET", "/as/healthz", "Alive", "Attestation service", answer=None, optional=True),
     Operation(
         "GET",
         "/casemate/v0/info",
