@@ -1,4 +1,4 @@
-"""The server: uvicorn on the broker's own key, TLS 1.3 only, a graceful end on SIGTERM.
+"""The server: uvicorn on the broker's own key, TLS 1.3 unless the operator allows 1.2, a graceful end on SIGTERM.
 
 A connection costs memory and one of `connections`, so it has to be used: the TLS handshake, each request's head and the
 pause between two requests have their time, and one peer gets a share of all connections.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import ssl
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -23,33 +26,57 @@ from casemate.errors import Unusable
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
+    from casemate.broker.settings import Settings
 
 __all__ = ["log_to", "serve", "server"]
 
 HANDSHAKE_SECONDS = 15.0
 HEAD_SECONDS = 15.0  # from the handshake, or from a later request's first byte, to the head's end
 KEEP_ALIVE = 30
+GROUPS = "X25519MLKEM768:X25519:prime256v1"
 _GOODBYE_SECONDS = 0.3
 _LOG = logging.getLogger("casemate.api")
 
 
-def serve(broker: Broker) -> None:
-    """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`."""
+def serve(broker: Broker, *, worker: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; open requests get `drain_seconds`, then what waits for the log is written.
+
+    A `worker` shares its port with others, and ends when its standard input does: the process that started it is gone.
+    """
     running = server(broker)
 
     def stop(*_: object) -> None:
         running.should_exit = True
 
+    if worker:
+        threading.Thread(target=lambda: stop(sys.stdin.buffer.read()), name="casemate parent", daemon=True).start()
+
     # uvicorn raises the signal again when it is done, for whoever handled it before: that is us, and the end is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
-        running.run()
-    except SystemExit as ended:  # uvicorn's way to say that it could not begin
+        running.run(sockets=[listening(broker.settings, shared=True)] if worker else None)
+    except (SystemExit, OSError) as ended:  # uvicorn's way to say that it could not begin
         where = f"{broker.settings.host}:{broker.settings.port}"
         raise Unusable(f"the broker can't listen on {where}", hint="another program has that port") from ended
     finally:
         broker.close()
+        _LOG.info("stopped")
+
+
+def listening(settings: Settings, *, shared: bool) -> socket.socket:
+    """The bound socket; with `shared` other processes of ours may bind the same port, and the kernel deals out."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind((settings.host, settings.port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def server(broker: Broker) -> uvicorn.Server:
@@ -59,16 +86,15 @@ def server(broker: Broker) -> uvicorn.Server:
         app(broker),
         host=settings.host,
         port=settings.port,
-        http=_Protocol,
+        http=type("Protocol", (_Protocol,), {"most": settings.connections}),
         ws="none",
         loop="casemate.api.server:Loop",
         h11_max_incomplete_event_size=MAX_HEAD,
-        limit_concurrency=settings.connections,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=settings.drain_seconds,
         ssl_certfile=str(settings.folder / TLS_CERTIFICATE),
         ssl_keyfile=str(settings.folder / TLS_KEY),
-        ssl_context_factory=_tls,
+        ssl_context_factory=lambda config, default: harden(default(), settings.tls_minimum),
         server_header=False,
         proxy_headers=False,
         access_log=False,
@@ -94,14 +120,15 @@ class _Protocol(H11Protocol):
     """
 
     peer = ""
+    most = 1000  # connections of the whole process
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         """Count the connection for its peer and wait for a request."""
         super().connection_made(transport)
         self.peer = peers.peer(self.client[0] if self.client else None)
-        most = self.limit_concurrency or 0
-        if sum(getattr(other, "peer", "") == self.peer for other in self.connections) > peers.share(self.peer, most):
+        own = sum(getattr(other, "peer", "") == self.peer for other in self.connections)
+        if own > peers.share(self.peer, self.most) or len(self.connections) > self.most:
             transport.abort()
             return
         self._await_head()
@@ -137,7 +164,15 @@ class _Protocol(H11Protocol):
             self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
 
-def _tls(config: uvicorn.Config, default: Any) -> ssl.SSLContext:
-    context: ssl.SSLContext = default()
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+def harden(context: ssl.SSLContext, minimum: str) -> ssl.SSLContext:
+    """Versions, ciphers and groups. Hybrid key exchange comes first where OpenSSL has it (3.5 and later).
+
+    Python below 3.15 has no way to name groups: there OpenSSL's own default counts, which begins with the hybrid one.
+    """
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if minimum == "1.2" else ssl.TLSVersion.TLSv1_3
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of 1.2 alone: those of 1.3 are all good
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    set_groups = getattr(context, "set_groups", None)
+    if set_groups is not None and ssl.OPENSSL_VERSION_INFO >= (3, 5):
+        set_groups(GROUPS)
     return context

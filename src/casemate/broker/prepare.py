@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from casemate.broker.assemble import ADMIN_PUBLIC, MASTER_KEY, TLS_KEY
-from casemate.broker.settings import FILE, Settings, load
+from casemate.broker.settings import FILE, Settings, as_toml, load
 from casemate.broker.vault import KEY_SIZE
 from casemate.crypto import pins, selfsigned
 from casemate.drivers import keyfiles
@@ -48,15 +49,5 @@ def _admin_key() -> bytes:
 
 
 def _toml(options: dict[str, Any]) -> bytes:
-    lines = ["# Settings of this broker; every field and its default: casemate/broker/settings.py"]
-    for name, value in options.items():
-        lines.append(f"{name} = {_value(value)}")
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    if isinstance(value, int):
-        return str(value)
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    head = "# Settings of this broker; `casemate serve --check` prints every one, also those that are not here\n"
+    return (head + as_toml(msgspec.to_builtins(options, enc_hook=str))).encode()

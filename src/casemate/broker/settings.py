@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -117,6 +118,24 @@ def as_document(settings: Settings) -> dict[str, object]:
     """Every setting, defaults too, as plain data. A password in the store's URL is left out."""
     plain: dict[str, object] = msgspec.to_builtins(settings, enc_hook=str)
     return {**plain, "store": re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", settings.store_url)}
+
+
+def as_toml(document: dict[str, object]) -> str:
+    """The same as TOML that `load` would take: nothing is nested deeper than a table in a list."""
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in document.items() if value is not None)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items() if item is not None)
+        return "{ " + inner + " }" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value).lower()
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _path(kind: type, value: object) -> object:

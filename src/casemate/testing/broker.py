@@ -20,6 +20,7 @@ from typing import Any
 import rfc8785
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.applications import Starlette
 
 from casemate.api import server
 from casemate.api.answers import Intake
@@ -77,6 +78,7 @@ class Service:
     admin_key: Path
     stop: Callable[[], None]
     intake: Intake
+    app: Starlette
     vendor: FakeVendor = field(default_factory=FakeVendor)
 
     @property
@@ -137,7 +139,8 @@ def start(folder: Path, **options: Any) -> Service:
         broker.close()
 
     admin = brokerclient.Admin(f"https://127.0.0.1:{settings.port}", broker.pin, folder / "admin.key")
-    return Service(broker, clock, admin, folder / "admin.key", stop, running.config.loaded_app.state.intake)
+    served: Starlette = running.config.loaded_app  # type: ignore[assignment] # what `server` was given
+    return Service(broker, clock, admin, folder / "admin.key", stop, served.state.intake, served)
 
 
 def document(

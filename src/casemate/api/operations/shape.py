@@ -86,6 +86,7 @@ class Operation:
 
     `also` are statuses beyond those of every request and of the lock; `query` are query parameters, by name; `headers`
     are what the answer's headers of ours mean; `parameters` are path parameters that mean something else here.
+    `optional` routes are there only when a setting says so.
     """
 
     method: str
@@ -104,3 +105,4 @@ class Operation:
     headers: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Schema] = field(default_factory=dict)
     description: str = ""
+    optional: bool = False
