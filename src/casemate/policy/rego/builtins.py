@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from casemate.policy.rego.values import (
+    Exhausted,
     Key,
     Set,
     Undefined,
@@ -99,7 +100,7 @@ def _finite(value: float) -> int | float:
 def _sized(value: int | float) -> int | float:
     if isinstance(value, int):
         if value.bit_length() > 4 * MAX_DIGITS:
-            raise ValueError
+            raise Exhausted
         return value
     return _finite(value)
 
@@ -161,7 +162,7 @@ def _shift(value: Any, by: Any) -> int:
 def _range(first: Any, last: Any) -> list[int]:
     begin, end = whole(first), whole(last)
     if abs(end - begin) >= MAX_ITEMS:
-        raise ValueError
+        raise Exhausted
     return list(range(begin, end + 1)) if begin <= end else list(range(begin, end - 1, -1))
 
 
@@ -169,7 +170,7 @@ def _range(first: Any, last: Any) -> list[int]:
 def _range_step(first: Any, last: Any, step: Any) -> list[int]:
     begin, end, by = whole(first), whole(last), whole(step)
     if by <= 0 or abs(end - begin) // by >= MAX_ITEMS:
-        raise ValueError
+        raise Exhausted
     return list(range(begin, end + 1, by)) if begin <= end else list(range(begin, end - 1, -by))
 
 
@@ -299,7 +300,7 @@ def _walk(value: Any) -> list[Any]:
         path, item = stack.pop()
         found.append([path, item])
         if len(found) > MAX_ITEMS:
-            raise ValueError
+            raise Exhausted
         stack += [([*path, key], inner) for key, inner in _inside(item)]
     return found
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
-import tomllib
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,8 +21,6 @@ from casemate.wire import jcs
 
 MAX_DEPTH = 60
 MAX_INPUT = 8 << 20
-AGENT_POLICY = "policy.rego"
-_POLICY_DATA = re.compile(r"^policy_data\s*:=\s*\{", re.MULTILINE)
 
 
 def attestation(
@@ -32,22 +28,25 @@ def attestation(
     *,
     values: dict[str, Any] | None = None,
     runtime: dict[str, Any] | None = None,
-    initdata: bytes | None = None,
+    initdata: dict[str, Any] | None = None,
     appraisal: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The input about one attester; `values` are those of one device, by default all of the claims."""
+    """The input about one attester; `values` are those of one device, by default all of the claims.
+
+    `initdata` are the claims of the bound document, `runtime` those of what the evidence bound, None where unknown.
+    """
     found: dict[str, Any] = {
         claims.tee: claims.values if values is None else values,
         "report_data": claims.report_data,
         "init_data": claims.init_data,
     }
     if initdata is not None:
-        found["init_data_claims"] = initdata_claims(initdata)
+        found["init_data_claims"] = initdata
     if runtime is not None:
         found["runtime_data_claims"] = runtime
     if appraisal is not None:
         found["casemate"] = appraisal
-    return found
+    return dict(bounded(found))
 
 
 def appraisal(claims: Claims, findings: Iterable[Finding]) -> dict[str, Any]:
@@ -64,43 +63,6 @@ def appraisal(claims: Claims, findings: Iterable[Finding]) -> dict[str, Any]:
         "cautions": sorted({finding.rule for finding in claims.cautions}),
         "rules": rules,
     }
-
-
-def initdata_claims(document: bytes) -> dict[str, Any]:
-    """The `[data]` map: "aa.toml" and "cdh.toml" parsed, "policy.rego" as `agent_policy_claims`; {} without one."""
-    try:
-        data = tomllib.loads(document.decode("utf-8")).get("data")
-    except (ValueError, RecursionError) as error:
-        raise Malformed("initdata: not TOML") from error
-    if not isinstance(data, dict):
-        return {}
-    found: dict[str, Any] = {}
-    for name, value in data.items():
-        if name == AGENT_POLICY and isinstance(value, str):
-            found["agent_policy_claims"] = _policy_data(value)
-        elif name.endswith(".toml") and isinstance(value, str):
-            found[name] = _toml(value)
-        else:
-            found[name] = value
-    return dict(bounded(found))
-
-
-def _toml(value: str) -> Any:
-    try:
-        return tomllib.loads(value)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _policy_data(value: str) -> Any:
-    """The JSON after `policy_data :=`, which stands last in Kata's agent policy; None when there is none."""
-    found = _POLICY_DATA.search(value)
-    if found is None:
-        return None
-    try:
-        return json.loads(value[found.end() - 1 :])
-    except (ValueError, RecursionError):
-        return None
 
 
 def resource(plugin: str, path: str, query: dict[str, str]) -> dict[str, Any]:

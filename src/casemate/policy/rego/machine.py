@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from casemate.policy.rego.values import Undefined
+from casemate.policy.rego.values import Exhausted, Undefined
 
 MAX_STEPS = 2_000_000
 MAX_CALLS = 60
@@ -17,10 +17,6 @@ NONE = type("None_", (), {"__repr__": lambda _: "undefined"})()  # a local witho
 Frame = list[Any]
 Step = Callable[[Frame], int | None]
 Operand = Callable[[Frame], Any]
-
-
-class Exhausted(Exception):
-    """A policy took more steps than it may."""
 
 
 class Run:

@@ -46,6 +46,7 @@ class Program:
         reader = Reader(self)
         for f in given:
             self.functions[f["name"]].blocks = reader.function(f["name"], f)
+        _demand_order(reader.calls)
         self.rules = sorted(
             ".".join(f["path"][2:]) for f in given if f["path"][:2] == ["g0", PACKAGE] and len(f["params"]) == 2
         )
@@ -59,6 +60,18 @@ class Program:
             return function.call(run, [given, data])
         except Undefined:
             return NONE
+
+
+def _demand_order(calls: dict[str, set[str]]) -> None:
+    """`Malformed` when a rule needs itself."""
+    waiting = dict(calls)
+    while waiting:
+        done = [name for name, needs in waiting.items() if not needs & waiting.keys()]
+        if not done:
+            shown = sorted(name.removeprefix("g0.data.policy.") for name in waiting)[:5]
+            raise Malformed("policy: rules need themselves: " + ", ".join(shown)[:200])
+        for name in done:
+            del waiting[name]
 
 
 def _string(raw: str) -> str:

@@ -39,6 +39,7 @@ class Reader:
     def __init__(self, names: Names) -> None:
         self.names = names
         self._name, self._result, self._row = "", -1, 0
+        self.calls: dict[str, set[str]] = {}  # function → the functions that it calls
 
     def function(self, name: str, given: dict[str, Any]) -> list[Step]:
         """The blocks of a rule or function."""
@@ -263,7 +264,10 @@ class Reader:
             return self._hosted(arguments[2], target)
         function = self.names.functions.get(name)
         if function is None:
+            if name not in builtins.TABLE:
+                raise Malformed(f"the policy calls {name.removeprefix('g0.data.')[:80]}, which does not exist")
             return self._native(builtins.TABLE[name], arguments, target)
+        self.calls.setdefault(self._name, set()).add(name)
 
         def step(frame: Frame) -> None:
             frame[target] = function.call(frame[-1], [item(frame) for item in arguments])

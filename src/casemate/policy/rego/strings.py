@@ -17,7 +17,7 @@ from typing import Any
 from casemate.errors import Malformed
 from casemate.policy.rego.builtins import items, named, numeric, whole
 from casemate.policy.rego.inputs import bounded
-from casemate.policy.rego.values import Undefined, text
+from casemate.policy.rego.values import Exhausted, Undefined, text
 
 MAX_TEXT = 1 << 20
 MAX_PATTERN = 1024
@@ -37,7 +37,7 @@ def a_string(value: Any) -> str:
 
 def _short(value: str) -> str:
     if len(value) > MAX_TEXT:
-        raise ValueError
+        raise Exhausted
     return value
 
 
@@ -68,7 +68,7 @@ named("concat")(lambda a, b: _short(a_string(a).join(a_string(item) for item in 
 @named("replace")
 def _replace(value: Any, old: Any, new: Any) -> str:
     if (a_string(value).count(a_string(old)) + 1) * (len(a_string(new)) + 1) > MAX_TEXT:
-        raise ValueError
+        raise Exhausted
     return a_string(value).replace(old, new)
 
 

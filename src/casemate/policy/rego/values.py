@@ -20,6 +20,10 @@ class Conflict(Exception):
     """A rule has two values (OPA: eval_conflict_error)."""
 
 
+class Exhausted(Exception):
+    """A policy took more than it may: steps, items, text. Not the same as undefined, which `not` would turn around."""
+
+
 class Key:
     """A key of an object that is not a string."""
 

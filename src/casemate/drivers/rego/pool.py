@@ -1,0 +1,244 @@
+"""The pool of evaluators: started when needed, replaced when they die, never more than a few.
+
+Rules
+1. A question has a deadline; a child that does not answer by then is killed, and the question fails closed.
+2. A child serves one group (tenant): what a policy might do to its child never touches another tenant's decision.
+3. A policy that breaks its child or its deadline again and again is set aside for a while, ever longer; likewise
+   starting children is given up for a while when they die at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from casemate.drivers.rego.compile import Compiled, compile_policy
+from casemate.drivers.rego.frames import Ended, TooLate
+from casemate.drivers.rego.worker import Worker
+from casemate.errors import CasemateError, Malformed, Unavailable
+from casemate.policy.rego import inputs
+
+SECONDS = 1.0
+WAIT_SECONDS = 5.0
+MAX_COMPILED = 256
+PATIENCE = 3  # broken answers in a row before a policy is set aside
+LONGEST = 60.0
+
+
+class Broken(CasemateError):
+    """A policy gave no answer: it took too long, used too much, contradicted itself or broke its child."""
+
+    def __init__(self, reason: str, rule: str = "") -> None:
+        super().__init__(f"the policy gave no answer: {reason}" + (f" (rule {rule})" if rule else ""))
+        self.reason, self.rule = reason, rule
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Values of rules (undefined ones are absent), the reference values asked for, the lines that decided."""
+
+    values: dict[str, Any]
+    asked: dict[str, bool]
+    rows: dict[str, int]
+
+    @property
+    def missing(self) -> list[str]:
+        """Reference values that were asked for and not there."""
+        return sorted(name for name, known in self.asked.items() if not known)
+
+
+@dataclass
+class _Trouble:
+    count: int = 0
+    until: float = 0.0
+
+    def note(self, now: float, patience: int) -> None:
+        self.count += 1
+        if self.count >= patience:
+            self.until = now + min(LONGEST, 0.25 * 2 ** (self.count - patience))
+
+
+@dataclass
+class Figures:
+    """What happened, for metrics and tests."""
+
+    started: int = 0
+    killed: int = 0
+    answered: int = 0
+    broken: int = 0
+    confinement: list[str] = field(default_factory=list)
+
+
+_REASONS = {
+    "conflict": "a rule has two values",
+    "steps": "it takes too many steps",
+    "size": "its answer is too long",
+    "MemoryError": "it uses too much memory",
+    "RecursionError": "it nests too deeply",
+}
+
+
+class Pool:
+    """Evaluators for a broker. Safe to use from any thread. `close` ends the children."""
+
+    def __init__(self, size: int = 2, *, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size, self._seconds, self._clock = max(1, size), seconds, clock
+        self._free = threading.Condition()
+        self._idle: list[Worker] = []
+        self._alive = 0
+        self._closed = False
+        self._start = _Trouble()
+        self._troubles: dict[str, _Trouble] = {}
+        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
+        self._compiling = threading.Lock()
+        self.figures = Figures()
+
+    def compiled(self, text: str) -> Compiled:
+        """The plan of a policy, made once for each text; `Malformed`."""
+        digest = inputs.text_digest(text)
+        found = self._compiled.get(digest)
+        if found is not None:
+            return found
+        with self._compiling:
+            found = self._compiled.get(digest)
+            if found is None:
+                found = compile_policy(text)
+                self._compiled[digest] = found
+                while len(self._compiled) > MAX_COMPILED:
+                    self._compiled.popitem(last=False)
+        return found
+
+    def evaluate(
+        self,
+        policy: Compiled,
+        *,
+        given: Any,
+        data: dict[str, Any] | None = None,
+        references: dict[str, Any] | None = None,
+        rules: tuple[str, ...] | None = None,
+        group: str = "",
+    ) -> Answer:
+        """The values of `rules` (None: of all) for `input` = `given`; `Broken`, or `Unavailable` when all are busy."""
+        trouble = self._troubles.get(policy.digest)
+        if trouble is not None and self._clock() < trouble.until:
+            raise Broken("it broke its evaluator too often and is set aside for a moment")
+        known = references or {}
+        held = "refs:" + inputs.digest(known) if known else "refs:"
+        documents = {"plan:" + policy.digest: policy.plan, held: known}
+        question = {
+            "plan": "plan:" + policy.digest,
+            "refs": held,
+            "rules": list(rules) if rules is not None else None,
+            "input": given,
+            "data": data or {},
+        }
+        found = self._asked(policy.digest, group, documents, question)
+        if "error" in found:
+            raise Broken(_REASONS.get(found["error"], "an error inside"), str(found.get("rule", "")))
+        return Answer(
+            found["values"], found["asked"], {k.removeprefix("g0.data.policy."): v for k, v in found["rows"].items()}
+        )
+
+    def _asked(self, digest: str, group: str, documents: dict[str, Any], question: dict[str, Any]) -> dict[str, Any]:
+        worker = self._take(group)
+        reason = "its evaluator broke down"
+        try:
+            found = worker.ask(documents, question, self._clock() + self._seconds)
+        except TooLate:
+            reason = f"it took longer than {self._seconds:g} seconds"
+        except Ended:
+            pass
+        except Malformed as error:
+            self._give(worker, good=False)
+            raise Broken(str(error)) from None
+        except BaseException:
+            self._give(worker, good=False)
+            raise
+        else:
+            self._give(worker, good=found.get("error") != "MemoryError")
+            self._troubles.pop(digest, None)
+            return found
+        self._give(worker, good=False)
+        self._note(digest)
+        raise Broken(reason)
+
+    def _note(self, digest: str) -> None:
+        with self._free:
+            self.figures.broken += 1
+            if len(self._troubles) > 4 * MAX_COMPILED:
+                self._troubles.clear()
+            self._troubles.setdefault(digest, _Trouble()).note(self._clock(), PATIENCE)
+
+    def _take(self, group: str) -> Worker:
+        """An evaluator of that group, alone for this thread."""
+        deadline = self._clock() + WAIT_SECONDS
+        with self._free:
+            while True:
+                if self._closed:
+                    raise Unavailable("the broker is stopping")
+                found = next((worker for worker in self._idle if worker.group == group), None)
+                if found is not None:
+                    self._idle.remove(found)
+                    return found
+                if self._alive < self._size:
+                    self._alive += 1
+                    break
+                if self._idle:  # one of another group makes room
+                    self._idle.pop(0).kill()
+                    break
+                if not self._free.wait(max(0.0, deadline - self._clock())) and self._clock() >= deadline:
+                    raise Unavailable("every policy evaluator is busy", hint="try again in a moment")
+        return self._started(group)
+
+    def _started(self, group: str) -> Worker:
+        try:
+            if self._clock() < self._start.until:
+                raise Unavailable("policy evaluators do not start", hint="see the broker's memory and processes")
+            worker = Worker(group)
+        except BaseException:
+            with self._free:
+                self._alive -= 1
+                if self._clock() >= self._start.until:
+                    self._start.note(self._clock(), 1)
+                self._free.notify()
+            raise
+        with self._free:
+            self._start = _Trouble()
+            self.figures.started += 1
+            self.figures.confinement = worker.confinement
+        return worker
+
+    def _give(self, worker: Worker, *, good: bool) -> None:
+        kept = good and worker.usable and not self._closed
+        if not kept:
+            worker.kill()
+        with self._free:
+            if kept and self._closed:
+                worker.kill()
+                kept = False
+            self.figures.answered += good
+            self.figures.killed += not good
+            if kept:
+                self._idle.append(worker)
+            else:
+                self._alive -= 1
+            self._free.notify()
+
+    def pids(self) -> list[int]:
+        """The idle children's process ids."""
+        with self._free:
+            return [worker.pid for worker in self._idle]
+
+    def close(self) -> None:
+        """End the children; questions under way end with their deadline."""
+        with self._free:
+            self._closed = True
+            for worker in self._idle:
+                worker.kill()
+            self._alive -= len(self._idle)
+            self._idle.clear()
+            self._free.notify_all()
