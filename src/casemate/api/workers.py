@@ -59,6 +59,7 @@ class _Crew:
 
     def _start(self, place: int) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "casemate", "serve", "--home", str(self._settings.folder), "--worker"]
+        argv += ["--strict-trustee"] if self._settings.strict_trustee else []
         if self._log is not None:  # a file each: rotation is nothing that processes can share
             argv += ["--log", str(self._log.with_name(f"{self._log.stem}.{place}{self._log.suffix}"))]
         environment = {**os.environ, COUNTERS: self._counters}

@@ -97,9 +97,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.store or f"sqlite:///{self.folder / 'store.db'}"
 
 
-def load(folder: Path) -> Settings:
-    """The settings in `folder`/broker.toml; a folder without one was never prepared."""
-    path = folder / FILE
+def load(folder: Path, *, strict: bool = False) -> Settings:
+    """The settings in `folder`/broker.toml, `strict` with Trustee's statuses; a folder without one was never made."""
+    path, asked = folder / FILE, {"strict_trustee": True} if strict else {}
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -109,7 +109,7 @@ def load(folder: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise Malformed(f"{path}: {error}") from error
     try:
-        return msgspec.convert({"folder": str(folder), **document}, Settings, dec_hook=_path)
+        return msgspec.convert({"folder": str(folder), **document, **asked}, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise Malformed(f"{path}: {error}") from error
 

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 )
 @click.option("--log", type=click.Path(path_type=Path), help="Write the log here; default: stderr.")
 @click.option("--check", is_flag=True, help="Check settings and keys, print every setting as TOML, and stop.")
+@click.option("--strict-trustee", "strict", is_flag=True, help="Answer with the status codes of Trustee's key broker.")
 @click.option("--worker", is_flag=True, hidden=True, help="One of several that share a port.")
 @output.json_option
-def serve(folder: Path | None, log: Path | None, check: bool, worker: bool, as_json: bool) -> None:
+def serve(folder: Path | None, log: Path | None, check: bool, strict: bool, worker: bool, as_json: bool) -> None:
     """Run the broker in the foreground until SIGTERM; open requests are finished first."""
     from casemate.broker import settings
     from casemate.drivers import paths
 
-    chosen = settings.load((folder or paths.home() / "broker").absolute())
+    chosen = settings.load((folder or paths.home() / "broker").absolute(), strict=strict)
     if check:
         from casemate.broker import checking
 
