@@ -1,50 +1,129 @@
 """The lock on an admin's route: each one names its act, and whose thing the act is on.
 
-`closed` is the only way to make an admin's route; a test walks over all routes and finds those without a lock.
+`closed` is the only way to make an admin's route; a test walks over all routes and finds those without a lock. A change
+that its tenant put under the two-person rule is kept (202) instead of carried out.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from casemate.api.answers import Endpoint, route
-from casemate.broker import access
+from casemate.broker import access, approvals, tenants
+from casemate.broker.refusals import Missing
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 LIMIT = 16 << 20
+_MAX_KEPT = 4 << 20
+Handle = Callable[[Request, bytes], Response]
 Scope = Callable[["Broker", Request, str], access.Admin]
+
+
+class Lock(NamedTuple):
+    """What `closed` knows of a route; `endpoint.access` holds it."""
+
+    act: str
+    scope: Scope
+    handle: Handle
 
 
 def whole(broker: Broker, request: Request, act: str) -> access.Admin:
     """The act is on the broker itself: for its own admins."""
+    request.state.tenant = None
     return access.demand(broker, request, act, tenant=None)
 
 
 def own(broker: Broker, request: Request, act: str) -> access.Admin:
     """Admins of any tenant may come in; the handler keeps to `request.state.admin.tenant` or calls `access.demand`."""
-    return access.admit(broker, request, act)
+    found = access.admit(broker, request, act)
+    named = request.query_params.get("tenant")
+    request.state.tenant = tenants.name_of(named) if named and found.tenant is None else found.tenant
+    return found
+
+
+def of_query(broker: Broker, request: Request, act: str) -> access.Admin:
+    """The act is on what `tenant=` names, by default on what is the admin's own: see `request.state.tenant`."""
+    found = access.admit(broker, request, act)
+    named = request.query_params.get("tenant")
+    request.state.tenant = tenants.name_of(named) if named else found.tenant
+    return access.demand(broker, request, act, tenant=request.state.tenant)
+
+
+def of_tenant(broker: Broker, request: Request, act: str) -> access.Admin:
+    """The act is on the tenant in the path (`{tenant}`, `*` for the broker itself)."""
+    found = access.admit(broker, request, act)
+    request.state.tenant = tenants.name_of(request.path_params["tenant"])
+    if not found.sees(request.state.tenant):
+        access.demand_seen(broker, request, act, Missing("no such tenant", hint="casemate tenant list"))
+    return found
 
 
 def of_app(broker: Broker, request: Request, act: str) -> access.Admin:
     """The act is on the app in the path (`{id}`) or in the query (`app=`)."""
-    app_id = request.path_params.get("id") or request.query_params.get("app", "")
-    return access.demand_app(broker, request, act, str(app_id))
+    app_id = str(request.path_params.get("id") or request.query_params.get("app", ""))
+    found = access.demand_app(broker, request, act, app_id)
+    request.state.tenant = access.tenant_of_app(broker, app_id)
+    return found
 
 
-def closed(
-    broker: Broker, act: str, handle: Callable[[Request, bytes], Response], *, scope: Scope, limit: int = LIMIT
-) -> Endpoint:
+def of_resource(broker: Broker, request: Request, act: str) -> access.Admin:
+    """The act is on the resource in the path; with `app=` it becomes that app's."""
+    path = "/".join(str(request.path_params[part]) for part in ("repo", "type", "tag"))
+    if "app" not in request.query_params:
+        found = access.demand_path(broker, request, act, path)
+        request.state.tenant = access.tenant_of_path(broker, path)
+        return found
+    found = of_app(broker, request, act)
+    access.demand_repo(broker, path, request.state.tenant)
+    return found
+
+
+def who(request: Request) -> str:
+    """Who asks, for the journal."""
+    return str(request.state.admin.who)
+
+
+def closed(broker: Broker, act: str, handle: Handle, *, scope: Scope, limit: int = LIMIT) -> Endpoint:
     """An endpoint for admins who may do `act`; they are asked before the body is read. `request.state.admin` is set."""
-    endpoint = route(limit, handle, gate=lambda request: _ask(scope, broker, request, act))
-    endpoint.access = (act, scope)  # type: ignore[attr-defined] # for the test that walks over all routes
+
+    def ask(request: Request) -> None:
+        scope(broker, request, act)
+
+    def guarded(request: Request, body: bytes) -> Response:
+        return _held(broker, request, act, body) or handle(request, body)
+
+    endpoint = route(limit, guarded, gate=ask)
+    endpoint.access = Lock(act, scope, handle)  # type: ignore[attr-defined] # the test and approvals look for it
     return endpoint
 
 
-def _ask(scope: Scope, broker: Broker, request: Request, act: str) -> None:
-    scope(broker, request, act)
+def _held(broker: Broker, request: Request, act: str, body: bytes) -> Response | None:
+    """The answer to a change that waits for a second owner; None when it needs none."""
+    if request.method in ("GET", "HEAD") or act.startswith("approval."):
+        return None
+    if not tenants.settings(broker, request.state.tenant).holds(act):
+        return None
+    if len(body) > _MAX_KEPT:
+        raise Missing(f"a change under the two-person rule has at most {_MAX_KEPT} bytes")
+    admin: access.Admin = request.state.admin
+    change = approvals.Change(
+        act=act,
+        tenant=request.state.tenant,
+        who=admin.who,
+        role=admin.role,
+        scope=admin.tenant,
+        method=request.method,
+        path=request.scope["path"],
+        query=request.scope["query_string"].decode("ascii", "replace"),
+        body=body,
+        salt=approvals.salt(),
+    )
+    waits = approvals.facts(approvals.hold(broker, admin, change))
+    return Response(json.dumps(waits).encode(), 202, media_type="application/json")

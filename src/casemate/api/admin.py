@@ -9,10 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from casemate.api import approvals as approval_routes
 from casemate.api import apps as app_routes
-from casemate.api.access import closed, whole
+from casemate.api import tenants as tenant_routes
+from casemate.api.access import closed, of_query, own, whole
 from casemate.api.answers import answer, parsed
-from casemate.broker import access, apps
+from casemate.broker import access, apps, tenants
 from casemate.errors import Malformed
 from casemate.schema.endorsements import Anchor
 from casemate.schema.reference import ReferenceValues
@@ -39,36 +41,38 @@ class NewAnchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return made if self.tees is None else msgspec.structs.replace(made, tees=self.tees)
 
 
-def demand(broker: Broker, request: Request) -> None:
-    """Refuse whoever is not an operator of the whole broker."""
-    access.demand(broker, request, "resource.put", tenant=None)
-
-
 def routes(broker: Broker) -> list[BaseRoute]:
     """Every admin's route; each is closed to whoever may not do its act."""
 
     def reference(request: Request, body: bytes) -> Response:
-        apps.add_reference(broker, parsed(body, ReferenceValues, "reference values"))
+        asked = parsed(body, ReferenceValues, "reference values")
+        apps.add_reference(broker, asked, tenant=request.state.tenant, who=request.state.admin.who)
         return answer({})
 
     def references(request: Request, body: bytes) -> Response:
-        return answer({"reference_values": msgspec.to_builtins(apps.references(broker))})
+        return answer({"reference_values": msgspec.to_builtins(apps.references(broker, request.state.tenant))})
 
     def anchor(request: Request, body: bytes) -> Response:
         asked = parsed(body, NewAnchor, "anchor")
-        return answer({"fingerprint": apps.add_anchor(broker, asked.anchor())})
+        return answer({"fingerprint": apps.add_anchor(broker, asked.anchor(), who=request.state.admin.who)})
 
     def decisions(request: Request, body: bytes) -> Response:
         limit = request.query_params.get("limit", "100")
         if not limit.isdigit() or not 1 <= int(limit[:6]) <= 10000:
             raise Malformed("limit: a number from 1 to 10000 is wanted")
-        return answer({"decisions": apps.decisions(broker, int(limit), request.query_params.get("app"))})
+        admin: access.Admin = request.state.admin
+        app_id, most = request.query_params.get("app"), tenants.settings(broker, admin.tenant).max_decisions
+        if app_id is not None:
+            access.demand_app(broker, request, "decision.list", app_id)
+        return answer({"decisions": apps.decisions(broker, min(int(limit), most), app_id, admin.tenant)})
 
     values = f"{BASE}/reference-values"
     return [
         *app_routes.routes(broker),
-        Route(values, closed(broker, "reference.add", reference, scope=whole), methods=["POST"]),
-        Route(values, closed(broker, "reference.list", references, scope=whole), methods=["GET"]),
+        *tenant_routes.routes(broker),
+        *approval_routes.routes(broker),
+        Route(values, closed(broker, "reference.add", reference, scope=of_query), methods=["POST"]),
+        Route(values, closed(broker, "reference.list", references, scope=of_query), methods=["GET"]),
         Route(f"{BASE}/anchors", closed(broker, "anchor.add", anchor, scope=whole), methods=["POST"]),
-        Route(f"{BASE}/decisions", closed(broker, "decision.list", decisions, scope=whole), methods=["GET"]),
+        Route(f"{BASE}/decisions", closed(broker, "decision.list", decisions, scope=own), methods=["GET"]),
     ]

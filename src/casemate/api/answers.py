@@ -124,6 +124,11 @@ def route(
     return endpoint
 
 
+def carried(act: Callable[[Request, bytes], Response], request: Request, body: bytes) -> Response:
+    """`act`, with errors as answers: what `route` does when the body is there."""
+    return _guarded(act, request, body)
+
+
 def parsed(body: bytes, kind: type[T], name: str) -> T:
     """A JSON body as a message; `Malformed` names the place of the error."""
     document = jcs.parse_object(body, name, limit=len(body))

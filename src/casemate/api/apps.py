@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.access import closed, of_app, own
+from casemate.api.access import closed, of_app, own, who
 from casemate.api.answers import answer, parsed
 from casemate.broker import access, apps
 from casemate.schema.endorsements import PRODUCTION
@@ -39,8 +39,9 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def found(request: Request, body: bytes) -> Response:
         asked = parsed(body, Founding, "app")
-        access.demand(broker, request, "app.found", tenant=asked.tenant)
-        known = apps.found(broker, asked.tenant, asked.name, asked.platforms)
+        admin = access.demand(broker, request, "app.found", tenant=asked.tenant)
+        owner = admin.tenant is None and admin.role == "owner"
+        known = apps.found(broker, asked.tenant, asked.name, asked.platforms, who=admin.who, new_tenant=owner)
         return answer({"app_id": known.app_id, "founding": msgspec.to_builtins(known.founding)})
 
     def listing(request: Request, body: bytes) -> Response:
@@ -50,17 +51,20 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def allow(request: Request, body: bytes) -> Response:
         asked = parsed(body, Platforms, "platforms")
-        return answer(msgspec.to_builtins(apps.allow(broker, request.path_params["id"], asked.platforms)))
+        return answer(
+            msgspec.to_builtins(apps.allow(broker, request.path_params["id"], asked.platforms, who=who(request)))
+        )
 
     def resources(request: Request, body: bytes) -> Response:
         return answer({"resources": apps.resources(broker, request.path_params["id"])})
 
     def add_release(request: Request, body: bytes) -> Response:
-        return answer({"manifest_digest": apps.add_release(broker, request.path_params["id"], body)})
+        return answer({"manifest_digest": apps.add_release(broker, request.path_params["id"], body, who=who(request))})
 
     def revoke(request: Request, body: bytes) -> Response:
-        apps.revoke_release(broker, request.path_params["id"], request.path_params["digest"])
-        return answer({"manifest_digest": request.path_params["digest"], "state": "revoked"})
+        app_id, digest = request.path_params["id"], request.path_params["digest"]
+        apps.revoke_release(broker, app_id, digest, who=who(request))
+        return answer({"manifest_digest": digest, "state": "revoked"})
 
     one = f"{BASE}/{{id}}"
     return [

@@ -34,7 +34,9 @@ __all__ = [
     "demand_app",
     "demand_path",
     "demand_repo",
+    "demand_seen",
     "identify",
+    "tenant_of_app",
     "tenant_of_path",
 ]
 
@@ -127,6 +129,18 @@ def demand_app(broker: Broker, request: Caller, act: str, app_id: str) -> Admin:
         with _noted(broker, request, act, crossed=tenant is not None):
             raise Missing(f"no app {shown}", hint="casemate app list shows the apps of this broker")
     return found
+
+
+def demand_seen(broker: Broker, request: Caller, act: str, missing: Missing) -> None:
+    """Answer an attempt on another tenant's thing as if there were none, and note it."""
+    with _noted(broker, request, act, crossed=True):
+        raise missing
+
+
+def tenant_of_app(broker: Broker, app_id: str) -> str | None:
+    """The tenant of an app, None when there is no such app."""
+    with broker.store.read() as tx:
+        return accounts.tenant_of(tx, app_id)
 
 
 def demand_path(broker: Broker, request: Caller, act: str, path: str) -> Admin:

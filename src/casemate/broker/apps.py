@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from casemate import __version__
-from casemate.broker import receipts
+from casemate.broker import journal, leases, receipts, tenants
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
-from casemate.drivers.store import record, registry, vaulted
+from casemate.drivers.store import accounts, record, registry, vaulted
 from casemate.errors import Malformed, Refused
 from casemate.schema import manifest as manifests
 from casemate.schema.app import AppStatement, Founding
@@ -20,30 +20,56 @@ from casemate.tee import ROOMS
 from casemate.wire.encoding import b64
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from casemate.broker.assemble import Broker
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LOCAL = "local"  # who acts when a command on this machine does
 CLASSES = (DEVELOPMENT, PRODUCTION)
 
 
-def found(broker: Broker, tenant: str, name: str, platforms: tuple[str, ...]) -> AppStatement:
-    """Found an app. The same name as often as wanted: the id is the hash of the founding record."""
+def found(
+    broker: Broker,
+    tenant: str,
+    name: str,
+    platforms: tuple[str, ...],
+    *,
+    who: str = LOCAL,
+    new_tenant: bool = True,
+) -> AppStatement:
+    """Found an app. The same name as often as wanted: the id is the hash of the founding record.
+
+    With `new_tenant` its tenant is made when there is none of that name.
+    """
     if not _TENANT.fullmatch(tenant) or not _NAME.fullmatch(name):
         raise Malformed("an app needs a tenant (letters, digits, `.`, `_`, `-`) and a name that is a DNS label")
     now = broker.clock()
     founded = registry.rfc3339(registry.millis(now))
     founding = Founding(tenant=tenant, name=name, founded=founded, salt=os.urandom(16).hex())
-    with broker.store.write() as tx:
+
+    def act(tx: Connection) -> None:
+        if accounts.tenant(tx, tenant) is None:
+            if not new_tenant:
+                raise Missing(f"no tenant {tenant}", hint="an owner of the broker makes it: casemate tenant add")
+            tenants.make(tx, broker, tenant, who=who)
         registry.found(tx, founding, _classes(platforms), now)
+        facts = {"app": founding.app_id, "tenant": tenant, "name": name, "platforms": list(platforms)}
+        journal.admin(broker, tx, who=who, act="app.found", facts=facts)
+
+    broker.store.written(act)
     return statement(broker, founding.app_id)
 
 
-def allow(broker: Broker, app_id: str, platforms: tuple[str, ...]) -> AppStatement:
+def allow(broker: Broker, app_id: str, platforms: tuple[str, ...], *, who: str = LOCAL) -> AppStatement:
     """Set the platform classes that an app allows."""
     statement(broker, app_id)
     with broker.store.write() as tx:
         registry.allow(tx, app_id, _classes(platforms))
+        leases.recall(tx, broker.clock(), "app.platforms", app_id=app_id)
+        facts = {"app": app_id, "platforms": list(platforms)}
+        journal.admin(broker, tx, who=who, act="app.platforms", facts=facts)
     return statement(broker, app_id)
 
 
@@ -67,10 +93,12 @@ def resources(broker: Broker, app_id: str) -> list[dict[str, Any]]:
     """An app's resources and their newest versions; never their content."""
     statement(broker, app_id)
     with broker.store.read() as tx:
-        return [{"resource": f"kbs:///{path}", "version": newest} for path, newest in vaulted.listing(tx, app_id)]
+        found = vaulted.listing(tx, app_id)
+    purged = {path: registry.rfc3339(at) if at is not None else None for path, _, at in found}
+    return [{"resource": f"kbs:///{path}", "version": n, "purged": purged[path]} for path, n, _ in found]
 
 
-def add_release(broker: Broker, app_id: str, document: bytes) -> str:
+def add_release(broker: Broker, app_id: str, document: bytes, *, who: str = LOCAL) -> str:
     """Make a manifest an active release of its app; returns the manifest's digest."""
     known = statement(broker, app_id)
     manifest = manifests.parse(document)
@@ -83,18 +111,22 @@ def add_release(broker: Broker, app_id: str, document: bytes) -> str:
             raise Refused.because(rule, expected=expected, found=found, hint=hint)
     with broker.store.write() as tx:
         registry.add_release(tx, app_id, manifest.digest, manifest.canonical(), broker.clock())
+        facts = {"app": app_id, "release": manifest.digest}
+        journal.admin(broker, tx, who=who, act="release.add", facts=facts)
     return manifest.digest
 
 
-def revoke_release(broker: Broker, app_id: str, digest: str) -> None:
+def revoke_release(broker: Broker, app_id: str, digest: str, *, who: str = LOCAL) -> None:
     """Revoke a release: from now on it gets nothing."""
     statement(broker, app_id)
     with broker.store.write() as tx:
         if not pins.is_digest(digest) or not registry.revoke_release(tx, app_id, digest, broker.clock()):
             raise Missing(f"app {app_id[:80]} has no release {digest[:80]}", hint="casemate release list")
+        leases.recall(tx, broker.clock(), "release.revoke", app_id=app_id, manifest_digest=digest)
+        journal.admin(broker, tx, who=who, act="release.revoke", facts={"app": app_id, "release": digest})
 
 
-def add_anchor(broker: Broker, anchor: Anchor) -> str:
+def add_anchor(broker: Broker, anchor: Anchor, *, who: str = LOCAL) -> str:
     """Trust a root of platforms; returns its fingerprint."""
     from cryptography import x509
 
@@ -107,31 +139,36 @@ def add_anchor(broker: Broker, anchor: Anchor) -> str:
     except ValueError as error:
         raise Malformed("certificate: not an X.509 certificate in DER") from error
     with broker.store.write() as tx:
-        return registry.add_anchor(tx, anchor, broker.clock())
+        fingerprint = registry.add_anchor(tx, anchor, broker.clock())
+        facts = {"anchor": fingerprint, "platform_class": anchor.platform_class, "tees": list(anchor.tees)}
+        journal.admin(broker, tx, who=who, act="anchor.add", facts=facts)
+    return fingerprint
 
 
-def add_reference(broker: Broker, reference: ReferenceValues) -> None:
-    """Accept a guest image."""
+def add_reference(broker: Broker, reference: ReferenceValues, *, tenant: str | None = None, who: str = LOCAL) -> None:
+    """Accept a guest image, for a tenant's apps or (None) for all."""
     if not reference.values or not all(re.fullmatch(r"[0-9a-f]{2,256}", value) for value in reference.values.values()):
         raise Malformed("reference values: at least one register with lower-case hex is wanted")
     if reference.expires is not None and reference.expires.tzinfo is None:
         raise Malformed("reference values: `expires` needs a time zone")
     with broker.store.write() as tx:
-        registry.add_reference(tx, reference, broker.clock())
+        registry.add_reference(tx, reference, broker.clock(), tenant)
+        facts = {"tenant": tenant, "reference": reference.name, "tee": reference.tee, "values": reference.values}
+        journal.admin(broker, tx, who=who, act="reference.add", facts=facts)
 
 
-def references(broker: Broker) -> tuple[ReferenceValues, ...]:
-    """Every accepted guest image."""
+def references(broker: Broker, tenant: str | None = None) -> tuple[ReferenceValues, ...]:
+    """Every guest image that is accepted for all, and those for a tenant's apps."""
     with broker.store.read() as tx:
-        return registry.references(tx)
+        return registry.references(tx, tenant=tenant)
 
 
-def decisions(broker: Broker, limit: int, app_id: str | None = None) -> list[dict[str, Any]]:
-    """The newest decisions, newest first."""
+def decisions(broker: Broker, limit: int, app_id: str | None = None, tenant: str | None = None) -> list[dict[str, Any]]:
+    """The newest decisions, newest first: all, those on one app, or those on a tenant's apps."""
     if app_id is not None:
         statement(broker, app_id)
     with broker.store.read() as tx:
-        return record.decisions(tx, limit, app_id)
+        return record.decisions(tx, limit, app_id, tenant)
 
 
 def info(broker: Broker) -> dict[str, Any]:

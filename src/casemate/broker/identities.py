@@ -100,7 +100,7 @@ def authorities(path: Path) -> dict[str, x509.Certificate]:
 
 
 def by_token(broker: Broker, token: str) -> Admin:
-    """The admin of a token; `Unauthenticated` (`admin.token`), `Refused` (`admin.role`), or `Unavailable`."""
+    """The admin of a token; `Unauthenticated` (`admin.token`), `Refused` (`admin.*`), or `Unavailable`."""
     try:
         said = jws.parse(token)
         issuer = said.claims.get("iss")
@@ -121,7 +121,7 @@ def by_certificate(broker: Broker, der: bytes) -> Admin:
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise nobody("a certificate that is not current")
     names = [f"certificate:{pins.digest(der)}"]
-    names += [subject_of(fingerprint, certificate) for fingerprint in _signers(broker.access, certificate)]
+    names += [subject_of(fingerprint, certificate) for fingerprint in signers(broker.access, certificate)]
     with broker.store.read() as tx:
         found = next((one for one in (accounts.admin(tx, name) for name in names) if one is not None), None)
     if found is None:
@@ -179,7 +179,14 @@ def _of_issuer(broker: Broker, said: jws.Token, issuer: Issuer, keys: Keys) -> A
             found="none",
             hint="ask an owner",
         )
-    return Admin(who, role, None if scope == WHOLE else scope)
+    if scope == WHOLE:
+        return Admin(who, role)
+    with broker.store.read() as tx:
+        if accounts.tenant(tx, scope) is None:
+            raise Refused.because(
+                "admin.tenant", expected="a tenant of this broker", found="another", hint="casemate tenant add"
+            )
+    return Admin(who, role, scope)
 
 
 def _demand(said: jws.Token, keys: tuple[jws.Key, ...]) -> None:
@@ -211,7 +218,7 @@ def _recorded(found: accounts.Account) -> Admin:
     return Admin(found.who, cast("Role", found.role), found.tenant)
 
 
-def _signers(access: Access, certificate: x509.Certificate) -> list[str]:
+def signers(access: Access, certificate: x509.Certificate) -> list[str]:
     """Fingerprints of the CAs that issued a certificate directly."""
     found = []
     for fingerprint, authority in access.authorities.items():

@@ -1,0 +1,225 @@
+"""The two-person rule: a change that a tenant put under it waits, whole and sealed, until another owner approves it.
+
+Rules
+1. What is approved is what was asked for: the approver names the digest of the change, the broker computes it again
+   from what it kept.
+2. Nobody approves what they asked for. Who somebody is comes from what was proved (`identities`).
+3. A change takes effect once, by the one decision that ended its wait, with the rights of who asked for it as they are
+   then. One that was interrupted by a crash after the approval did not take effect, or did so whole; it is never tried
+   again and shows no outcome.
+4. A change that nobody approves in time expires. Those of an admin who is removed are rejected.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from casemate.broker import journal
+from casemate.broker.identities import INIT, Admin
+from casemate.broker.oidc import RANK
+from casemate.broker.refusals import Conflicting, Missing
+from casemate.crypto import pins
+from casemate.drivers.store import accounts, pending
+from casemate.drivers.store.pending import Approval
+from casemate.errors import Refused
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+MAX_WAITING = 100
+_SECRET = ("resource.",)  # acts whose bodies nobody is shown
+_MAX_SHOWN = 64 << 10
+_MAX_OUTCOME = 2000
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was not carried out yet. `salt` keeps its digest from telling what is in it."""
+
+    act: str
+    tenant: str | None
+    who: str
+    role: str
+    scope: str | None
+    method: str
+    path: str
+    query: str
+    body: bytes
+    salt: str
+
+    @property
+    def admin(self) -> Admin:
+        """Who asked for it, with the rights of then."""
+        return Admin(self.who, msgspec.convert(self.role, Any), self.scope)
+
+
+def salt() -> str:
+    """A fresh salt for a change."""
+    return os.urandom(16).hex()
+
+
+def hold(broker: Broker, admin: Admin, change: Change) -> Approval:
+    """Keep a change until another owner decides."""
+    kept, now, made = msgspec.json.encode(change), broker.clock(), salt()
+    digest = pins.digest(kept)
+    expires = now + timedelta(seconds=broker.settings.approval_seconds)
+    with broker.store.write() as tx:
+        pending.expire(tx, now)
+        if pending.waiting(tx, change.tenant) >= MAX_WAITING:
+            raise Conflicting.because(
+                "approval.waiting",
+                expected=f"fewer than {MAX_WAITING} changes that wait",
+                found=str(MAX_WAITING),
+                hint="approve or reject some of them",
+            )
+        pending.add(
+            tx,
+            number=made,
+            tenant=change.tenant,
+            act=change.act,
+            digest=digest,
+            sealed=broker.vault.seal(_label(made), kept),
+            who=admin.who,
+            now=now,
+            expires=expires,
+        )
+        told = {"tenant": change.tenant, "approval": made, "change": change.act, "digest": digest}
+        journal.admin(broker, tx, who=admin.who, act="approval.ask", facts=told)
+        found = pending.get(tx, made)
+    if found is None:
+        raise Missing("the change is gone")
+    return found
+
+
+def listing(broker: Broker, admin: Admin, limit: int = 1000) -> list[dict[str, Any]]:
+    """The newest changes that an admin may see, newest first, without their content."""
+    now = broker.clock()
+    with broker.store.write() as tx:
+        pending.expire(tx, now)
+        found = pending.listing(tx, limit)
+    return [facts(one) for one in found if admin.sees(one.tenant)]
+
+
+def show(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
+    """One change with its content, unless that may hold a secret; `Missing` when it is not this admin's to see."""
+    found, change = _opened(broker, number, admin)
+    shown: dict[str, Any] = {"method": change.method, "path": change.path, "query": change.query}
+    if change.act.startswith(_SECRET):
+        return {**facts(found), **shown, "body": None, "bytes": len(change.body)}
+    text = change.body[:_MAX_SHOWN].decode("utf-8", "replace")
+    return {**facts(found), **shown, "body": text, "bytes": len(change.body)}
+
+
+def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
+    """End the wait of a change for good; returns what is to be carried out now."""
+    found, change = _opened(broker, number, admin)
+    if not hmac.compare_digest(digest.encode(), found.digest.encode()):
+        raise Conflicting.because(
+            "approval.digest",
+            expected="the digest of the change as you saw it",
+            found="another one",
+            hint="casemate approval list shows it; look at the change again",
+        )
+    _demand_other(found, admin)
+    with broker.store.write() as tx:
+        _demand_still(tx, change)
+        _decide(tx, broker, found, pending.APPROVED, admin)
+        told = {
+            "tenant": found.tenant,
+            "approval": number,
+            "change": found.act,
+            "digest": digest,
+            "asked_by": found.who,
+        }
+        journal.admin(broker, tx, who=admin.who, act="approval.approve", facts=told)
+    return change
+
+
+def reject(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
+    """End the wait of a change: it is not carried out. Who asked for it may take it back like this too."""
+    found, _ = _opened(broker, number, admin)
+    with broker.store.write() as tx:
+        _decide(tx, broker, found, pending.REJECTED, admin)
+        told = {"tenant": found.tenant, "approval": number, "change": found.act, "asked_by": found.who}
+        journal.admin(broker, tx, who=admin.who, act="approval.reject", facts=told)
+        now = pending.get(tx, number)
+    return facts(now or found)
+
+
+def finish(broker: Broker, number: str, status: int, said: Any) -> None:
+    """Keep what came of an approved change: the status and, of a failure, the reason."""
+    outcome = {"status": status, "detail": "" if status < 300 else str(said)[:_MAX_OUTCOME]}
+    with broker.store.write() as tx:
+        pending.finish(tx, number, json.dumps(outcome))
+
+
+def forget(tx: Connection, broker: Broker, who: str) -> None:
+    """Reject what a removed admin asked for."""
+    pending.reject_of(tx, who, "removed", broker.clock())
+
+
+def facts(found: Approval) -> dict[str, Any]:
+    """What may be known of a change without its content."""
+    return {
+        "approval": found.id,
+        "tenant": found.tenant,
+        "act": found.act,
+        "digest": found.digest,
+        "who": found.who,
+        "state": found.state,
+        "created": found.created,
+        "expires": found.expires,
+        "decider": found.decider,
+        "decided": found.decided,
+        "outcome": json.loads(found.outcome) if found.outcome else None,
+    }
+
+
+def _opened(broker: Broker, number: str, admin: Admin) -> tuple[Approval, Change]:
+    with broker.store.read() as tx:
+        found = pending.get(tx, number[:32])
+    if found is None or not admin.sees(found.tenant):
+        raise Missing("no change of that id waits", hint="casemate approval list")
+    kept = broker.vault.open(_label(found.id), found.sealed)
+    if pins.digest(kept) != found.digest:
+        raise Missing("the change that was kept is not the one that was asked for")
+    return found, msgspec.json.decode(kept, type=Change)
+
+
+def _demand_other(found: Approval, admin: Admin) -> None:
+    if admin.who == found.who:
+        raise Refused.because(
+            "approval.other", expected="another owner than who asked", found="the same", hint="ask another owner"
+        )
+
+
+def _demand_still(tx: Connection, change: Change) -> None:
+    """Who asked must have the rights still, where this broker keeps them."""
+    found = accounts.admin_named(tx, change.who)
+    recorded = change.who == INIT or change.who.startswith(("key#", "certificate#"))
+    if (found is None and recorded and change.who != INIT) or (
+        found is not None and (RANK.get(found.role, 0) < RANK[change.role] or found.tenant != change.scope)
+    ):
+        raise Refused.because(
+            "approval.rights", expected="an admin with the rights of then", found="fewer rights", hint="ask again"
+        )
+
+
+def _decide(tx: Connection, broker: Broker, found: Approval, state: str, admin: Admin) -> None:
+    if not pending.decide(tx, found.id, state, admin.who, broker.clock()):
+        raise Conflicting.because(
+            "approval.state",
+            expected="a change that waits",
+            found="one that was decided or has expired",
+            hint="casemate approval list",
+        )
+
+
+def _label(number: str) -> str:
+    return f"approval:{number}"
