@@ -150,7 +150,7 @@ def test_versions_of_a_resource(store, app):
         vaulted.add_version(tx, "a/b/c", vaulted.Version(2, b"\xfftwo"), NOW)
     with store.read() as tx:
         assert vaulted.newest(tx, "a/b/c") == vaulted.Version(2, b"\xfftwo")
-        assert list(vaulted.listing(tx, app)) == [("a/b/c", 2)]
+        assert list(vaulted.listing(tx, app)) == [("a/b/c", 2, None)]
     with store.write() as tx:
         assert vaulted.remove(tx, "a/b/c")
         assert not vaulted.remove(tx, "a/b/c")

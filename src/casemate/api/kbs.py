@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api import admin
+from casemate.api.access import closed, of_resource
 from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
-from casemate.broker import decide, resources, sessions
-from casemate.broker.refusals import Unauthenticated
+from casemate.broker import decide, leases, resources, secrets, sessions
+from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
-from casemate.release.session import COOKIE, SALT_HEADER
+from casemate.errors import Malformed
+from casemate.release.session import COOKIE, LEASE_HEADER, LEASE_ID_HEADER, SALT_HEADER, TIME_HEADER
 from casemate.schema.kbs import Attestation, AuthRequest
 from casemate.wire.encoding import b64
 
@@ -60,27 +61,35 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def attest(request: Request, body: bytes) -> Response:
         said = parsed(body, Attestation, "attestation")
-        admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said)
-        response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt})
+        renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
+        admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said, renews)
+        held = {LEASE_ID_HEADER: admitted.lease, **_lease(broker, admitted.lease_seconds)} if admitted.lease else {}
+        response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt, **held})
         return _with_cookie(response, admitted.cookie, broker.settings.token_seconds)
 
     def read(request: Request, body: bytes) -> Response:
-        grant = decide.release(broker, session(broker, request), _path(request), _known(request))
+        grant = decide.release(broker, session(broker, request), _path(request), _known(request), _wanted(request))
         headers = {VERSION_HEADER: str(grant.version), "ETag": f'"{grant.version}"', "Cache-Control": "no-store"}
+        headers |= _lease(broker, grant.lease)
         if grant.sealed is None:
             return Response(status_code=304, headers=headers)
         return answer(grant.sealed, **headers, **{RECEIPT_HEADER: grant.receipt})
 
     def write(request: Request, body: bytes) -> Response:
-        version = resources.put(broker, request.query_params.get("app", ""), _path(request), body)
+        app_id, window = request.query_params.get("app", ""), seconds(request, "window")
+        version = secrets.put(broker, app_id, _path(request), body, who=request.state.admin.who, window=window)
         return answer({"version": version}, **{VERSION_HEADER: str(version)})
 
     def delete(request: Request, body: bytes) -> Response:
-        resources.delete(broker, _path(request))
+        path, who, later = _path(request), request.state.admin.who, seconds(request, "in")
+        if later is not None:
+            return answer({"purged": secrets.schedule(broker, path, later, who=who)})
+        secrets.delete(broker, path, who=who)
         return answer({})
 
-    def closed(request: Request) -> None:
-        admin.demand(broker, request)
+    def give_back(request: Request, body: bytes) -> Response:
+        leases.release(broker, session(broker, request))
+        return answer({})
 
     def begun(request: Request) -> None:
         decide.begun(broker, request.cookies.get(COOKIE, ""))
@@ -90,18 +99,46 @@ def routes(broker: Broker) -> list[BaseRoute]:
         Route("/kbs/v0/auth", route(AUTH_LIMIT, auth), methods=["POST"]),
         Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest, gate=begun), methods=["POST"]),
         Route(resource, route(0, read), methods=["GET"]),
-        Route(resource, route(resources.MAX_VALUE, write, gate=closed), methods=["POST"]),
-        Route(resource, route(0, delete, gate=closed), methods=["DELETE"]),
+        Route(
+            resource,
+            closed(broker, "resource.put", write, scope=of_resource, limit=resources.MAX_VALUE),
+            methods=["POST"],
+        ),
+        Route(resource, closed(broker, "resource.delete", delete, scope=of_resource, limit=0), methods=["DELETE"]),
+        Route("/casemate/v0/lease", route(0, give_back), methods=["DELETE"]),
     ]
 
 
 def _path(request: Request) -> str:
-    return resources.path_of(*(request.path_params[part] for part in ("repo", "type", "tag")))
+    try:
+        return resources.path_of(*(request.path_params[part] for part in ("repo", "type", "tag")))
+    except Malformed as error:
+        raise NoPath(str(error)) from error
 
 
 def _known(request: Request) -> int | None:
     found = _VERSION.fullmatch(request.headers.get("if-none-match", ""))
     return int(found[1]) if found else None
+
+
+def seconds(request: Request, name: str) -> int | None:
+    """A number of seconds in the query; None without it."""
+    found = request.query_params.get(name)
+    if found is not None and not re.fullmatch(r"[0-9]{1,9}", found):
+        raise Malformed(f"{name}: a number of seconds is wanted")
+    return None if found is None else int(found)
+
+
+def _wanted(request: Request) -> int | None:
+    """The version that is asked for: `?version=` or the header; None for the newest."""
+    found = request.query_params.get("version", request.headers.get(VERSION_HEADER, ""))
+    if found and not re.fullmatch(r"[0-9]{1,9}", found):
+        raise Malformed("version: a number is wanted")
+    return int(found) if found else None
+
+
+def _lease(broker: Broker, seconds: int) -> dict[str, str]:
+    return {LEASE_HEADER: str(seconds), TIME_HEADER: str(int(broker.clock().timestamp()))}
 
 
 def _with_cookie(response: Response, value: str, seconds: int) -> Response:

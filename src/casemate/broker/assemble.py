@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from casemate.broker import identities, log
+from casemate.broker import derived, identities, log
+from casemate.broker.derived import Deriver
 from casemate.broker.identities import Access
 from casemate.broker.log import Log
 from casemate.broker.meter import Meter
@@ -40,6 +41,7 @@ class Broker:
     admin: ed25519.Ed25519PublicKey
     clock: Callable[[], datetime]
     log: Log
+    deriver: Deriver
     access: Access
     meter: Meter = field(default_factory=Meter)
 
@@ -77,6 +79,7 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
         admin=admin,
         clock=clock,
         log=log.build(settings, store, vault, clock),
+        deriver=derived.build(settings, store, vault, clock),
         access=identities.build(settings, admin),
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from casemate.broker import hearing, journal, proof, questions, resources, sessions
+from msgspec import structs
+
+from casemate.broker import hearing, journal, leases, proof, questions, resources, sessions
 from casemate.broker.sessions import Session
 from casemate.drivers.store import registry
 from casemate.policy import appraise
@@ -29,11 +31,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Step 9's answer: a token, a cookie that says the same, and the id of the decision's receipt."""
+    """Step 9's answer: a token, a cookie that says the same, the id of the decision's receipt, and the lease."""
 
     token: str
     cookie: str
     receipt: str
+    lease: str
+    lease_seconds: int
 
 
 def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
@@ -49,15 +53,21 @@ def begun(broker: Broker, cookie: str) -> None:
     hearing.challenge(broker, cookie, broker.clock())
 
 
-def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
-    """Steps 6 to 9. `Unauthenticated` when the evidence is not genuine, `Refused` when policy says no."""
-    now = broker.clock()
+def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> Admitted:
+    """Steps 6 to 9. `Unauthenticated` when the evidence is not genuine, `Refused` when policy says no.
+
+    `renews` is the lease that the guest says it has.
+    """
+    now, lap = broker.clock(), broker.meter.laps("attest")
     with journal.counted(broker, "attest"):
         subject = hearing.subject(broker, cookie, said, now)  # the session's own question, answered once
+    lap("subject")
 
     with journal.failures(broker, "attest", now, spends=subject.ticket, tee=subject.evidence.tee):
         endorsements = hearing.endorse(broker, subject)  # 6
+        lap("endorse")
         judged = hearing.verify(subject, endorsements, now)  # 7
+        lap("verify")
         claims = composite.joined(judged)
         manifest = hearing.manifest(subject)
         bound = initclaims.claims(subject.evidence.initdata) if claims.init_data else None
@@ -65,7 +75,9 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
     with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
         statement = registry.statement(tx, manifest.app) if manifest else None
         references = registry.references(tx, claims.tee, statement.founding.tenant if statement else None)
+        leased = leases.seen(tx, statement.app_id if statement else None, renews, now)
 
+    lap("consult")
     decision = appraise.appraise(  # 9
         claims,
         manifest,
@@ -75,6 +87,7 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
         now=now,
         cautions=frozenset(broker.settings.accepted_cautions),
     )
+    lap("appraise")
     session = Session(
         tee=claims.tee,
         platform_class=claims.platform_class,
@@ -85,23 +98,32 @@ def attest(broker: Broker, cookie: str, said: Attestation) -> Admitted:
         evidence=proof.evidence(subject.evidence),
         collateral=proof.collateral(endorsements),
     )
-    receipt = journal.decided(
-        broker, "attest", now, session, (*claims.checks, *decision.findings), spends=subject.ticket
-    )
+    lease = leases.plan(broker, leased, session, renews, now, allowed=decision.allowed)
+    session = structs.replace(session, lease=lease.id, lease_until=lease.until)
+    findings = (*claims.checks, *decision.findings, *lease.findings)
+    receipt = journal.decided(broker, "attest", now, session, findings, spends=subject.ticket, **lease.recorded)
+    lap("record")
     if manifest is not None:
         decision.demand()  # without a manifest there is a token, as CoCo's guests expect, and it opens nothing
+        lease.demand()
     runtime = ear.runtime(subject.nonce, subject.tee_pubkey, subject.evidence.additional)
     token = broker.signer.token(session, ear.submods(judged, decision.findings, runtime, bound), now)
-    return Admitted(token, broker.cookies.seal(session), receipt)
+    lap("token")
+    return Admitted(token, broker.cookies.seal(session), receipt, lease.id, leases.left(session, now))
 
 
-def release(broker: Broker, session: Session, path: str, known: int | None) -> resources.Grant:
+def release(
+    broker: Broker, session: Session, path: str, known: int | None, version: int | None = None
+) -> resources.Grant:
     """Step 10: a resource, sealed to the attested guest's key; nothing but its version when the guest has that one."""
-    now = broker.clock()
+    now, lap = broker.clock(), broker.meter.laps("release")
     findings = resources.judge(broker, session, path)  # asked before existence
-    grant = resources.seal(broker, session, path, known) if all(f.ok for f in findings) else None
+    lap("judge")
+    grant = resources.seal(broker, session, path, known, version) if all(f.ok for f in findings) else None
+    lap("seal")
     if grant is None or grant.sealed is not None:  # a poll that hands over nothing is no entry
-        facts = {"version": grant.version} if grant else None
+        facts = {"version": grant.version, "lease": session.lease} if grant else None
         receipt = journal.decided(broker, "release", now, session, findings, resource=path, facts=facts)
         grant = replace(grant, receipt=receipt) if grant else None
+        lap("record")
     return grant or resources.refuse(findings)

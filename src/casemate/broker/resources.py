@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from casemate.broker.refusals import Conflicting, Missing
+from casemate.broker import derived, leases
+from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
 from casemate.broker.sessions import Session
-from casemate.crypto import pins, recipient
+from casemate.crypto import recipient
 from casemate.drivers.store import registry, vaulted
 from casemate.errors import Finding, Malformed, Refused
 from casemate.policy import appraise
@@ -28,11 +30,15 @@ MAX_VALUE = 2 << 20  # a guest takes an answer of at most 4 MiB, and base64 and 
 
 @dataclass(frozen=True)
 class Grant:
-    """A resource's version and its content as a JWE; `sealed` is None when the guest has this version already."""
+    """A resource's version and its content as a JWE; `sealed` is None when the guest has this version already.
+
+    `lease` is how many seconds the guest may keep it.
+    """
 
     version: int
     sealed: dict[str, str] | None
     receipt: str = ""
+    lease: int = 0
 
 
 def path_of(repo: str, kind: str, tag: str) -> str:
@@ -48,11 +54,9 @@ def judge(broker: Broker, session: Session, path: str) -> tuple[Finding, ...]:
     with broker.store.read() as tx:
         statement, manifest = running(tx, session)
         owned = vaulted.owner(tx, path)
-    return (
-        *still(session, statement, manifest),
-        _listed(manifest, path),
-        owner(owned.app_id if owned else None, session.app_id),
-    )
+        lease = leases.judge(tx, session, broker.clock())
+    theirs = session.app_id if derived.is_derived(path) else owned.app_id if owned else None
+    return (*still(session, statement, manifest), _listed(manifest, path), owner(theirs, session.app_id), *lease)
 
 
 def running(tx: Connection, session: Session) -> tuple[AppStatement | None, Manifest | None]:
@@ -88,37 +92,51 @@ def owner(found: str | None, wanted: str | None) -> Finding:
     return Finding("resource.owner", wanted or "an app", "this app" if ok else "another app or nobody", hint, ok=ok)
 
 
-def seal(broker: Broker, session: Session, path: str, known: int | None) -> Grant:
-    """The newest version for this guest's key; `Missing` when it was deleted."""
+def seal(broker: Broker, session: Session, path: str, known: int | None, version: int | None = None) -> Grant:
+    """A version for this guest's key, by default the newest; `Missing` when it doesn't open (any more)."""
+    left = leases.left(session, broker.clock())
+    if derived.is_derived(path):
+        if version not in (None, derived.VERSION):
+            raise Missing(f"resource {path} is derived and has one version", hint="take another tag for another key")
+        value = None if known == derived.VERSION else broker.deriver.key(session.app_id or "", path, derived.RESOURCE)
+        return Grant(derived.VERSION, recipient.seal(value, session.tee_pubkey) if value else None, lease=left)
     with broker.store.read() as tx:
-        found = vaulted.newest(tx, path)
+        found = vaulted.newest(tx, path) if version is None else vaulted.version(tx, path, version, broker.clock())
+        owned = vaulted.owner(tx, path) if found is None else None
     if found is None:
-        raise Missing(f"resource {path} was deleted", hint="casemate secret set stores a new version")
+        raise _gone(path, owned, version)
     if found.version == known:
-        return Grant(found.version, None)
-    return Grant(
-        found.version, recipient.seal(broker.vault.open(label(path, found.version), found.sealed), session.tee_pubkey)
-    )
+        return Grant(found.version, None, lease=left)
+    value = broker.vault.open(label(path, found.version), found.sealed)
+    return Grant(found.version, recipient.seal(value, session.tee_pubkey), lease=left)
+
+
+def _gone(path: str, owned: vaulted.Owned | None, version: int | None) -> Missing:
+    if owned is not None and owned.doomed is not None:
+        return Missing(f"resource {path} is to be deleted", hint="casemate secret undelete takes that back")
+    if owned is not None and owned.open and version is not None:
+        return Missing(f"resource {path} has no version {version} that opens", hint="ask for the newest version")
+    return Missing(f"resource {path} was deleted", hint="casemate secret set stores a new version")
 
 
 def refuse(findings: tuple[Finding, ...]) -> NoReturn:
-    """The refusal with every failed rule."""
-    raise Refused([f for f in findings if not f.ok])
+    """The refusal with every failed rule. Where a lease alone is missing, attesting again helps: that is a 401."""
+    failed = [f for f in findings if not f.ok]
+    others = [f for f in failed if f.rule != leases.RULE]  # what ended a lease says more than that it ended
+    raise Refused(others) if others else Unauthenticated(failed)
 
 
-def put(broker: Broker, app_id: str, path: str, value: bytes) -> int:
-    """Store the next version for the app that owns, or from now on owns, the path; returns the version."""
-
-    def act(tx: Connection) -> int:
-        if not pins.is_digest(app_id) or registry.statement(tx, app_id) is None:
-            raise Missing(f"no app {app_id[:80]}", hint="casemate app list")
-        return put_in(tx, broker, app_id, path, value)
-
-    return broker.store.written(act)
-
-
-def put_in(tx: Connection, broker: Broker, app_id: str, path: str, value: bytes) -> int:
-    """`put` inside a transaction."""
+def put_in(
+    tx: Connection, broker: Broker, app_id: str, path: str, value: bytes, *, window: timedelta | None = None
+) -> int:
+    """Store the next version inside a transaction; the one that it replaces opens for another `window`."""
+    if derived.is_derived(path):
+        raise Conflicting.because(
+            "resource.derived",
+            expected="a path for stored secrets",
+            found=f"{path}: kept for derived keys",
+            hint="choose a type that does not begin with `derived.`",
+        )
     owned = vaulted.claim(tx, app_id, path)
     if owned.app_id != app_id:
         raise Conflicting.because(
@@ -127,18 +145,18 @@ def put_in(tx: Connection, broker: Broker, app_id: str, path: str, value: bytes)
             found=f"{path}: another app's",
             hint="choose another path",
         )
-    version = owned.newest + 1
-    vaulted.add_version(
-        tx, path, vaulted.Version(version, broker.vault.seal(label(path, version), value)), broker.clock()
-    )
+    if owned.doomed is not None:
+        raise Conflicting.because(
+            "resource.doomed",
+            expected="a secret that is not to be deleted",
+            found=f"{path}: to be deleted",
+            hint="casemate secret undelete first",
+        )
+    version, now = owned.newest + 1, broker.clock()
+    grace = timedelta(seconds=broker.settings.rotation_seconds) if window is None else window
+    sealed = broker.vault.seal(label(path, version), value)
+    vaulted.add_version(tx, path, vaulted.Version(version, sealed), now, ends=now + grace)
     return version
-
-
-def delete(broker: Broker, path: str) -> None:
-    """Delete every version; the path stays with its app."""
-    with broker.store.write() as tx:
-        if not vaulted.remove(tx, path):
-            raise Missing(f"no resource {path}")
 
 
 def label(path: str, version: int) -> str:

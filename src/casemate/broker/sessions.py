@@ -50,6 +50,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     expires: float
     evidence: str = ""
     collateral: str = ""
+    lease: str = ""
+    lease_until: float = 0.0
 
 
 @dataclass(frozen=True)

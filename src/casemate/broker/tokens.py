@@ -64,6 +64,8 @@ class Signer:
                 "manifest_digest": session.manifest_digest,
                 "evidence": session.evidence,
                 "collateral": session.collateral,
+                "lease": session.lease,
+                "lease_until": session.lease_until,
             },
         }
         header = {"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}

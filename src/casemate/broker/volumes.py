@@ -14,9 +14,10 @@ import hmac
 import json
 import os
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import journal, resources
+from casemate.broker import derived, journal, leases, resources
 from casemate.broker.refusals import Conflicting
 from casemate.broker.sessions import Session
 from casemate.crypto import recipient
@@ -46,14 +47,22 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> tuple[dict[
         raise Malformed("volume: `size` is the disk's size in bytes")
 
     def act(tx: Connection) -> dict[str, Any] | tuple[Finding, ...]:
-        findings, volume = _judge(tx, session, name)
+        findings, volume = _judge(tx, session, name, broker.clock())
         if volume is None or not all(f.ok for f in findings):
             return findings
         return _opened(tx, broker, session, volume, size)
 
     answer = broker.store.written(act)
     findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True),)
-    receipt = journal.decided(broker, "volume", broker.clock(), session, findings, resource=f"volume {name}")
+    receipt = journal.decided(
+        broker,
+        "volume",
+        broker.clock(),
+        session,
+        findings,
+        resource=f"volume {name}",
+        facts={"lease": session.lease or None},
+    )
     if isinstance(answer, tuple):
         resources.refuse(answer)
     return recipient.seal(json.dumps(answer).encode(), session.tee_pubkey), receipt
@@ -69,7 +78,7 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
         raise Malformed(f"volume record: at most {MAX_RECORD} bytes are allowed")
 
     def act(tx: Connection) -> tuple[Finding, ...]:
-        findings, _ = _judge(tx, session, name)
+        findings, _ = _judge(tx, session, name, broker.clock())
         if not all(f.ok for f in findings):
             return findings
         known = vaulted.volume(tx, session.app_id or "", name)
@@ -97,30 +106,43 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
 def _opened(tx: Connection, broker: Broker, session: Session, volume: Volume, size: int) -> dict[str, Any]:
     app_id = session.app_id or ""
     known = vaulted.volume(tx, app_id, volume.name)
-    key = _key(tx, broker, app_id, volume, known is not None and known.initialised)
-    if known is not None and known.initialised:
-        return {"key": b64(key), "initialised": True, "format_grant": None, "record": known.record}
+    made = known if known is not None and known.initialised else None
+    key, version = _key(tx, broker, app_id, volume, made)
+    path = volume.key.removeprefix("kbs:///")
+    if made is not None:
+        if made.key_version is None:  # of an older store, where the newest version was the one
+            vaulted.put_volume(
+                tx, app_id, volume.name, made._replace(key_path=path, key_version=version), broker.clock()
+            )
+        return {"key": b64(key), "initialised": True, "format_grant": None, "record": made.record}
     grant = b64u(os.urandom(32))
-    fresh = vaulted.Volume(size, _digest(grant), initialised=False, record=None)
+    fresh = vaulted.Volume(size, _digest(grant), initialised=False, record=None, key_path=path, key_version=version)
     vaulted.put_volume(tx, app_id, volume.name, fresh, broker.clock())
     return {"key": b64(key), "initialised": False, "format_grant": grant, "record": None}
 
 
-def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, initialised: bool) -> bytes:
+def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, made: vaulted.Volume | None) -> tuple[bytes, int]:
+    """The key and its version: the one that the volume was made with, else the newest; 0 for a derived key."""
     path = volume.key.removeprefix("kbs:///")
+    if derived.is_derived(path):
+        return _sized(broker.deriver.key(app_id, path, derived.VOLUME)), 0
     found = vaulted.newest(tx, path)
+    if found is not None and made is not None and made.key_version and made.key_path == path:
+        found = vaulted.kept(tx, path, made.key_version)
     if found is None:
-        if initialised:  # a new key would make the data look damaged; say what happened instead
+        if made is not None:  # a new key would make the data look damaged; say what happened instead
             raise Conflicting.because(
                 "volume.key",
                 expected=f"the key {volume.key} that the volume was made with",
-                found="it was deleted",
-                hint="without that key the volume cannot be opened; use another volume name",
+                found="it was deleted, or is to be",
+                hint="without that key the volume cannot be opened; undelete it, or use another volume name",
             )
         key = os.urandom(KEY_SIZE)
-        resources.put_in(tx, broker, app_id, path, key)
-        return key
-    key = broker.vault.open(resources.label(path, found.version), found.sealed)
+        return key, resources.put_in(tx, broker, app_id, path, key)
+    return _sized(broker.vault.open(resources.label(path, found.version), found.sealed)), found.version
+
+
+def _sized(key: bytes) -> bytes:
     if len(key) != KEY_SIZE:
         raise Conflicting.because(
             "volume.key",
@@ -131,11 +153,12 @@ def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, initialise
     return key
 
 
-def _judge(tx: Connection, session: Session, name: str) -> tuple[tuple[Finding, ...], Volume | None]:
+def _judge(tx: Connection, session: Session, name: str, now: datetime) -> tuple[tuple[Finding, ...], Volume | None]:
     statement, manifest = resources.running(tx, session)
     volume = _listed(manifest, name)
     findings = [
         *resources.still(session, statement, manifest),
+        *leases.judge(tx, session, now),
         Finding(
             "volume.listed",
             f"volume {name} in the manifest",

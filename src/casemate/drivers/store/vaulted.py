@@ -6,18 +6,24 @@ import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
 from casemate.drivers.store import tables as t
 from casemate.drivers.store.registry import millis
 
 
 class Owned(NamedTuple):
-    """Who owns a path, and its newest version."""
+    """Who owns a path, and its newest version; `doomed` is when it will be purged (milliseconds): it is closed now."""
 
     app_id: str
     newest: int
     deleted: bool
+    doomed: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to read."""
+        return not self.deleted and self.doomed is None
 
 
 class Version(NamedTuple):
@@ -28,12 +34,18 @@ class Version(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """The broker's record of a volume. `grant_digest` is the hex SHA-256 of the newest format grant."""
+    """The broker's record of a volume. `grant_digest` is the hex SHA-256 of the newest format grant.
+
+    `key_path` and `key_version` name the version of the key that the volume is made with, 0 for a derived key; a volume
+    of an older store says None.
+    """
 
     size: int
     grant_digest: str | None
     initialised: bool
     record: dict[str, Any] | None
+    key_path: str | None = None
+    key_version: int | None = None
 
 
 def owner(tx: Connection, path: str) -> Owned | None:
@@ -43,19 +55,40 @@ def owner(tx: Connection, path: str) -> Owned | None:
 
 def _owner(tx: Connection, path: str, *, lock: bool) -> Owned | None:
     c = t.resources.c
-    query = select(c.app_id, c.newest, c.deleted).where(c.path == path)
+    query = select(c.app_id, c.newest, c.deleted, c.doomed).where(c.path == path)
     row = tx.execute(query.with_for_update() if lock else query).one_or_none()
-    return None if row is None else Owned(row.app_id, row.newest, row.deleted)
+    return None if row is None else Owned(row.app_id, row.newest, row.deleted, row.doomed)
 
 
 def newest(tx: Connection, path: str) -> Version | None:
-    """The newest version of a resource, or None when it is missing or deleted."""
+    """The newest version of a resource, or None when it is missing, deleted or about to be."""
     owned = owner(tx, path)
-    if owned is None or owned.deleted:
+    return kept(tx, path, owned.newest) if owned is not None and owned.open else None
+
+
+def version(tx: Connection, path: str, number: int, now: datetime) -> Version | None:
+    """A version that opens: the newest, or one that was replaced and whose time is not over."""
+    c, owned = t.resource_versions.c, owner(tx, path)
+    if owned is None or not owned.open:
         return None
+    ends = tx.execute(select(c.ends).where(c.path == path, c.version == number)).scalar_one_or_none()
+    timely = ends is not None and ends > millis(now)
+    return kept(tx, path, number) if timely or number == owned.newest else None
+
+
+def kept(tx: Connection, path: str, number: int) -> Version | None:
+    """A version as long as it is there at all; for volumes, whose key must not end before them."""
     c = t.resource_versions.c
-    row = tx.execute(select(c.version, c.sealed).where(c.path == path, c.version == owned.newest)).one_or_none()
+    row = tx.execute(select(c.version, c.sealed).where(c.path == path, c.version == number)).one_or_none()
     return None if row is None else Version(row.version, bytes(row.sealed))
+
+
+def versions(tx: Connection, path: str) -> list[Any]:
+    """(version, created, ends, name of a volume that is made with it) of a resource, newest first; times in ms."""
+    c, v = t.resource_versions.c, t.volumes.c
+    holds = select(v.name).where(v.key_path == path, v.key_version == c.version).limit(1).scalar_subquery()
+    query = select(c.version, c.created, c.ends, holds.label("volume")).where(c.path == path)
+    return list(tx.execute(query.order_by(c.version.desc())))
 
 
 def claim(tx: Connection, app_id: str, path: str) -> Owned:
@@ -70,14 +103,50 @@ def claim(tx: Connection, app_id: str, path: str) -> Owned:
     return found
 
 
-def add_version(tx: Connection, path: str, version: Version, now: datetime) -> None:
-    """Store the next version of a claimed path."""
+def add_version(tx: Connection, path: str, version: Version, now: datetime, *, ends: datetime | None = None) -> None:
+    """Store the next version of a claimed path; the one that it replaces opens until `ends`, or no longer."""
+    c = t.resource_versions.c
+    replaced = and_(c.path == path, c.version == version.version - 1)
+    tx.execute(update(t.resource_versions).where(replaced).values(ends=millis(ends or now)))
     tx.execute(
         insert(t.resource_versions).values(
-            path=path, version=version.version, sealed=version.sealed, created=millis(now)
+            path=path, version=version.version, sealed=version.sealed, created=millis(now), ends=None
         )
     )
-    tx.execute(update(t.resources).where(t.resources.c.path == path).values(newest=version.version, deleted=False))
+    changed = {"newest": version.version, "deleted": False, "doomed": None}
+    tx.execute(update(t.resources).where(t.resources.c.path == path).values(**changed))
+
+
+def doom(tx: Connection, path: str, at: datetime | None) -> bool:
+    """Close a resource until it is purged at `at`, or (None) open it again; False when that changes nothing."""
+    c = t.resources.c
+    wanted = c.doomed.is_not(None) if at is None else c.doomed.is_(None)
+    chosen = update(t.resources).where(c.path == path, c.deleted.is_(False), wanted)
+    return tx.execute(chosen.values(doomed=None if at is None else millis(at))).rowcount == 1
+
+
+def due(tx: Connection, now: datetime) -> list[str]:
+    """Resources whose purge is due."""
+    c = t.resources.c
+    return list(tx.execute(select(c.path).where(c.doomed <= millis(now), c.deleted.is_(False))).scalars())
+
+
+def outdated(now: datetime) -> Any:
+    """Which versions nobody can read any more: replaced, their time over, and no volume is made with them."""
+    c, r, v = t.resource_versions.c, t.resources.c, t.volumes.c
+    replaced = exists().where(r.path == c.path, r.newest != c.version)
+    holding = exists().where(v.key_path == c.path, v.key_version == c.version)
+    return and_(or_(c.ends.is_(None), c.ends <= millis(now)), replaced, ~holding)
+
+
+def purge_versions(tx: Connection, now: datetime) -> int:
+    """Delete outdated versions; how many."""
+    return tx.execute(delete(t.resource_versions).where(outdated(now))).rowcount
+
+
+def any_outdated(tx: Connection, now: datetime) -> bool:
+    """Whether `purge_versions` would find something."""
+    return tx.execute(select(t.resource_versions.c.version).where(outdated(now)).limit(1)).first() is not None
 
 
 def remove(tx: Connection, path: str) -> bool:
@@ -86,14 +155,14 @@ def remove(tx: Connection, path: str) -> bool:
     if owned is None or owned.deleted:
         return False
     tx.execute(t.resource_versions.delete().where(t.resource_versions.c.path == path))
-    tx.execute(update(t.resources).where(t.resources.c.path == path).values(deleted=True))
+    tx.execute(update(t.resources).where(t.resources.c.path == path).values(deleted=True, doomed=None))
     return True
 
 
 def listing(tx: Connection, app_id: str) -> list[Any]:
-    """(path, newest version) of an app's resources that are not deleted."""
+    """(path, newest version, when it will be purged) of an app's resources that are not deleted."""
     c = t.resources.c
-    query = select(c.path, c.newest).where(c.app_id == app_id, c.deleted.is_(False)).order_by(c.path)
+    query = select(c.path, c.newest, c.doomed).where(c.app_id == app_id, c.deleted.is_(False)).order_by(c.path)
     return list(tx.execute(query))
 
 
@@ -103,7 +172,8 @@ def volume(tx: Connection, app_id: str, name: str) -> Volume | None:
     row = tx.execute(select(t.volumes).where(c.app_id == app_id, c.name == name)).one_or_none()
     if row is None:
         return None
-    return Volume(row.size, row.grant_digest, row.initialised, json.loads(row.record) if row.record else None)
+    told = json.loads(row.record) if row.record else None
+    return Volume(row.size, row.grant_digest, row.initialised, told, row.key_path, row.key_version)
 
 
 def put_volume(tx: Connection, app_id: str, name: str, value: Volume, now: datetime) -> None:
@@ -115,6 +185,8 @@ def put_volume(tx: Connection, app_id: str, name: str, value: Volume, now: datet
         "initialised": value.initialised,
         "record": json.dumps(value.record) if value.record is not None else None,
         "changed": millis(now),
+        "key_path": value.key_path,
+        "key_version": value.key_version,
     }
     if tx.execute(update(t.volumes).where(c.app_id == app_id, c.name == name).values(**values)).rowcount == 0:
         tx.execute(insert(t.volumes).values(app_id=app_id, name=name, **values))
