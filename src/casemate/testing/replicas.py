@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from casemate.broker import prepare
 from casemate.broker.assemble import ADMIN_PUBLIC, TLS_KEY, assemble
@@ -21,7 +21,7 @@ from casemate.drivers import brokerclient, http, keyfiles
 from casemate.drivers.brokerclient import Admin
 from casemate.drivers.daemons import free_port
 from casemate.drivers.store import log as entries
-from casemate.drivers.store import tables, vaulted
+from casemate.drivers.store import tables
 from casemate.ledger import merkle, note, tiles
 from casemate.schema import manifest as manifests
 from casemate.schema.reference import ReferenceValues
@@ -105,7 +105,8 @@ class Replica:
 def prepared(folder: Path, store: str = "", **options: object) -> Settings:
     """A broker that accepts the sample TEE, so that the load is the broker's and not that of cryptography."""
     more = {"store": store} if store else {}
-    chosen = {"refused_tees": [], "accepted_cautions": ["sample.proof"], "port": free_port(), **more, **options}
+    kept = {"challenge_seconds": 3600}  # and with it spent nonces, longer than a test takes
+    chosen = {"refused_tees": [], "accepted_cautions": ["sample.proof"], "port": free_port(), **kept, **more, **options}
     return prepare.prepare(folder, folder / prepare.ADMIN_KEY, **chosen)
 
 
@@ -179,11 +180,12 @@ def lost(settings: Settings, seen: Acknowledged) -> list[str]:
     """What was acknowledged and is not in the store, and every disagreement with the log; the broker has ended."""
     broker = assemble(settings)
     told: list[str] = []
+    c = tables.resource_versions.c
     try:
         with broker.store.read() as tx:
             for path, (version, value) in seen.secrets.items():
-                found = vaulted.kept(tx, path, version)
-                if found is None or broker.vault.open(f"resource:{path}:{version}", found.sealed) != value:
+                found = tx.execute(select(c.sealed).where(c.path == path, c.version == version)).scalar_one_or_none()
+                if found is None or broker.vault.open(f"resource:{path}:{version}", bytes(found)) != value:
                     told.append(f"secret {path} version {version}")
             told += [f"receipt {one}" for one in sorted(seen.receipts) if entries.opened(tx, one) is None]
             spent = set(tx.execute(tables.spent_nonces.select()).scalars())
