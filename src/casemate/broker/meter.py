@@ -6,8 +6,7 @@ A step's name and an act's name are constants of our code: what a caller sent ne
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -37,16 +36,18 @@ class Meter:
         """Tell `sink` too from now on."""
         self._sinks = (*self._sinks, sink)
 
-    @contextmanager
-    def step(self, act: str, name: str) -> Iterator[None]:
-        """Measure a step, also when it fails."""
+    def laps(self, act: str) -> Callable[[str], None]:
+        """What to call at the end of each step of an act, with the step's name; the first begins now."""
         begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - begun
+
+        def lap(name: str) -> None:
+            nonlocal begun
+            now = time.perf_counter()
             for sink in self._sinks:
-                sink.step(act, name, spent)
+                sink.step(act, name, now - begun)
+            begun = now
+
+        return lap
 
     def decided(self, act: str, tee: str, findings: Iterable[Finding]) -> None:
         """Count a decision by its findings."""
