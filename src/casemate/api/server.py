@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from casemate.api import peers
+from casemate.api import clients, peers
 from casemate.api.application import MAX_HEAD, app
 from casemate.api.logs import log_to
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
@@ -49,7 +49,7 @@ def serve(broker: Broker, *, worker: bool = False) -> None:
         running.should_exit = True
 
     if worker:
-        threading.Thread(target=lambda: stop(sys.stdin.buffer.read()), name="casemate parent", daemon=True).start()
+        threading.Thread(target=lambda: stop(os.read(0, 1)), name="casemate parent", daemon=True).start()
 
     # uvicorn raises the signal again when it is done, for whoever handled it before: that is us, and the end is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +94,7 @@ def server(broker: Broker) -> uvicorn.Server:
         timeout_graceful_shutdown=settings.drain_seconds,
         ssl_certfile=str(settings.folder / TLS_CERTIFICATE),
         ssl_keyfile=str(settings.folder / TLS_KEY),
-        ssl_context_factory=lambda config, default: harden(default(), settings.tls_minimum),
+        ssl_context_factory=lambda _, default: clients.ask(harden(default(), settings.tls_minimum), settings),
         server_header=False,
         proxy_headers=False,
         access_log=False,
@@ -126,6 +126,7 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         """Count the connection for its peer and wait for a request."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, **clients.shown(transport)}
         self.peer = peers.peer(self.client[0] if self.client else None)
         own = sum(getattr(other, "peer", "") == self.peer for other in self.connections)
         if own > peers.share(self.peer, self.most) or len(self.connections) > self.most:
