@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "LazyGroup", "casemate", "main"]
 # One line per command. The module is imported only when the command is called or its own help is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "app": ("casemate.cli.app:app", "Found apps and list them."),
+    "audit": ("casemate.cli.audit:audit", "Write records of who got which key, on what proof."),
     "collateral": ("casemate.cli.collateral:collateral", "Fetch, show and carry vendors' collateral."),
     "decisions": ("casemate.cli.decisions:decisions", "Show what the broker decided, and why."),
     "down": ("casemate.cli.down:down", "Stop the local broker and registry."),
@@ -29,10 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("casemate.cli.init:init", "Make a broker's keys and store in an empty folder."),
     "inspect": ("casemate.cli.inspect:inspect", "Show everything known of one workload."),
     "keyprovider": ("casemate.cli.keyprovider:keyprovider", "Wrap and unwrap layer keys for skopeo and its kin."),
+    "log": ("casemate.cli.log:log", "Look at the broker's transparency log, and check it."),
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
     "measure": ("casemate.cli.measure:measure", "Compute the register values that a launch will show."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),
+    "receipt": ("casemate.cli.receipt:receipt", "Fetch and verify receipts of the broker's decisions."),
     "reference": ("casemate.cli.reference:reference", "Sign reference values, and read them in any format."),
     "release": ("casemate.cli.release:release", "Register and revoke an app's releases."),
     "rm": ("casemate.cli.rm:rm", "Remove a workload and all that it left on this host."),

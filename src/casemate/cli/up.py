@@ -17,9 +17,10 @@ def up(as_json: bool) -> None:
     They outlive this command; `casemate down` stops them. Everything is kept in $CASEMATE_HOME (./.casemate).
     """
     from casemate.broker import local
-    from casemate.drivers import keyfiles, paths
+    from casemate.drivers import brokerclient, keyfiles, paths
     from casemate.drivers.brokerclient import Admin
     from casemate.host import domain
+    from casemate.ledger import history
     from casemate.verifier.trust import Trust
 
     home = paths.home()
@@ -32,6 +33,7 @@ def up(as_json: bool) -> None:
         admin.add_reference(reference)
     facts = {"url": broker.url, "guest_url": broker.guest_url, "pin": broker.pin, "pid": broker.pid}
     context = domain.remember(home, facts, broker.admin_key, registry, platform)
-    trust = Trust(broker.url, broker.pin, (platform.anchor,), platform.references)
+    log = history.parse(brokerclient.info(broker.url, broker.pin).get("log"))
+    trust = Trust(broker.url, broker.pin, (platform.anchor,), platform.references, log)
     keyfiles.write(home / "trust.json", json.dumps(trust.as_document(), indent=2).encode())
     output.emit(context, as_json=as_json)

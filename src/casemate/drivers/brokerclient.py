@@ -94,7 +94,11 @@ class Admin:
 
     def add_anchor(self, anchor: Anchor) -> str:
         """Trust a root of platforms; returns its fingerprint."""
-        body = {"certificate": b64(anchor.certificate), "platform_class": anchor.platform_class, "name": anchor.name}
+        body: dict[str, Any] = {
+            "certificate": b64(anchor.certificate),
+            "platform_class": anchor.platform_class,
+            "name": anchor.name,
+        }
         body["tees"] = list(anchor.tees)
         return str(self._json("POST", "/anchors", body)["fingerprint"])
 
@@ -110,6 +114,12 @@ class Admin:
         """The newest decisions, newest first."""
         chosen = f"&app={_part(app_id)}" if app_id else ""
         return list(self._json("GET", f"/decisions?limit={limit}{chosen}")["decisions"])
+
+    def receipts(self, since: str, until: str, *, after: int = -1, **chosen: str | None) -> list[dict[str, Any]]:
+        """Receipts of a period, in the log's order from above number `after`; `chosen`: `app`, `tenant`."""
+        asked = {"since": since, "until": until, "after": str(after), **{k: v for k, v in chosen.items() if v}}
+        query = "&".join(f"{name}={quote(value)}" for name, value in asked.items())
+        return list(self._json("GET", f"/receipts?{query}")["receipts"])
 
     def token(self) -> str:
         """A JWT that proves the admin for `TOKEN_SECONDS` (EdDSA, RFC 8037)."""

@@ -14,6 +14,8 @@ import msgspec
 from casemate.crypto import pins
 from casemate.drivers import brokerclient
 from casemate.errors import Malformed, Unusable
+from casemate.ledger import history
+from casemate.ledger.history import History
 from casemate.schema.app import AppStatement
 from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
 from casemate.schema.reference import ReferenceValues
@@ -31,6 +33,13 @@ class Trust:
     broker_pin: str
     anchors: tuple[Anchor, ...]
     references: tuple[ReferenceValues, ...]
+    log: History | None = None
+
+    def demand_log(self) -> History:
+        """Whose log the broker's is; `Unusable` for a trust file of before there was one."""
+        if self.log is None:
+            raise Unusable("the trust file names no log", hint="`casemate up` writes it anew; else ask the operator")
+        return self.log
 
     def statement(self, app_id: str) -> AppStatement:
         """The broker's statement of an app, over a connection to the pinned key and signed by that broker."""
@@ -50,6 +59,7 @@ class Trust:
                 for a in self.anchors
             ],
             "reference_values": msgspec.to_builtins(list(self.references)),
+            **({"log": self.log.as_document()} if self.log is not None else {}),
         }
 
 
@@ -79,7 +89,7 @@ def from_document(document: dict[str, Any]) -> Trust:
         raise Malformed("trust file: broker.pin is not sha256:<64 hex>")
     if not anchors or not references:
         raise Malformed("trust file: at least one anchor and one reference value are wanted")
-    return Trust(url, pin, anchors, references)
+    return Trust(url, pin, anchors, references, history.parse(document["log"]) if "log" in document else None)
 
 
 def _anchor(entry: dict[str, Any]) -> Anchor:
