@@ -7,6 +7,7 @@ or malformed, `Unavailable` when the broker or its store does not answer.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from casemate.crypto import jws, signatures
 from casemate.drivers import http, keyfiles
 from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.schema.app import AppStatement
@@ -28,11 +30,23 @@ from casemate.wire.encoding import b64, b64u, unb64u
 
 TOKEN_SECONDS = 120
 _TIMEOUT = 15.0
+_NAMED = ("CASEMATE_BROKER", "CASEMATE_BROKER_PIN", "CASEMATE_ADMIN_KEY")
 STATEMENT_TYPE = "casemate-app+jws"
 
 
+class Pending(CasemateError):
+    """The change waits for a second owner; it has no effect yet. `approval` is its id, `digest` what it is bound to."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.approval, self.digest = str(document.get("approval", "")), str(document.get("digest", ""))
+        super().__init__(
+            f"the change waits for a second owner as {self.approval}",
+            hint=f"another owner runs: casemate approval approve {self.approval}",
+        )
+
+
 class Admin:
-    """The admin of the broker at `url`, with the private key (Ed25519, PEM) in the file `key_path`."""
+    """An admin of the broker at `url`, with the private key (Ed25519 or EC P-256, PEM) in the file `key_path`."""
 
     def __init__(self, url: str, pin: str, key_path: Path) -> None:
         self.url, self.pin = url.rstrip("/"), pin
@@ -40,16 +54,24 @@ class Admin:
             key = serialization.load_pem_private_key(keyfiles.read(key_path), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise Unusable(f"{key_path} is not a private key in PEM", hint="casemate init made one") from error
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise Unusable(f"{key_path} is not an Ed25519 key")
+        if not isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
+            raise Unusable(f"{key_path} is neither an Ed25519 nor an EC key")
         self._key = key
 
     @classmethod
     def local(cls, home: Path) -> Admin:
-        """The admin of the local trust domain, as `casemate up` left it in context.json."""
+        """The admin of the local trust domain, as `casemate up` left it in context.json.
+
+        `$CASEMATE_BROKER`, `$CASEMATE_BROKER_PIN` and `$CASEMATE_ADMIN_KEY` name another broker, or another admin's key.
+        """
+        url, pin, key = (os.environ.get(name, "") for name in _NAMED)
+        if url and pin and key:
+            return cls(url, pin, Path(key))
+        if url or pin:
+            raise Unusable("a broker has an address, a pin and an admin's key", hint="set " + ", ".join(_NAMED))
         try:
             context = jcs.parse_object((home / "context.json").read_bytes(), "context.json", limit=1 << 20)
-            return cls(context["broker"]["url"], context["broker"]["pin"], Path(context["admin_key"]))
+            return cls(context["broker"]["url"], context["broker"]["pin"], Path(key or context["admin_key"]))
         except FileNotFoundError as error:
             raise Unusable(f"no local trust domain in {home}", hint="casemate up") from error
         except (KeyError, TypeError) as error:
@@ -121,12 +143,17 @@ class Admin:
         query = "&".join(f"{name}={quote(value)}" for name, value in asked.items())
         return list(self._json("GET", f"/receipts?{query}")["receipts"])
 
-    def token(self) -> str:
-        """A JWT that proves the admin for `TOKEN_SECONDS` (EdDSA, RFC 8037)."""
-        now = int(time.time())
-        claims = {"sub": "admin", "role": "admin", "aud": ["KBS"], "iat": now, "exp": now + TOKEN_SECONDS}
-        signed = f"{_packed({'alg': 'EdDSA', 'typ': 'JWT'})}.{_packed(claims)}"
-        return f"{signed}.{b64u(self._key.sign(signed.encode()))}"
+    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Any of the admin's requests; `path` stands below /casemate/v0/admin, `body` is JSON."""
+        return self._json(method, path, body)
+
+    def token(self, seconds: int = TOKEN_SECONDS) -> str:
+        """A JWT that proves the admin for a while (EdDSA, RFC 8037, or ES256); the broker believes at most 300 s."""
+        now, public = int(time.time()), self._key.public_key()
+        claims = {"sub": "admin", "role": "admin", "aud": ["KBS"], "iat": now, "exp": now + seconds}
+        header = {"alg": jws.of(public).algorithm, "typ": "JWT", "kid": jws.thumbprint(public)}
+        signed = f"{_packed(header)}.{_packed(claims)}"
+        return f"{signed}.{b64u(signatures.sign_jose(self._key, signed.encode()))}"
 
     def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -197,6 +224,8 @@ def _answer(
         raise Unavailable(f"the broker does not answer: {error}", hint="casemate status; casemate up") from error
     if response.status == 200:
         return response.json() if response.body else {}
+    if response.status == 202:
+        raise Pending(response.json())
     try:
         document = response.json() if response.body else {}
     except Malformed:  # the server in front of the broker answers in plain text
