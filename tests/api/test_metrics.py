@@ -65,7 +65,7 @@ def test_a_run_is_counted(service):
         ("kbs_auth_requests_total", 1), ("kbs_auth_successes_total", 1), ("kbs_auth_errors_total", 0),
         ("kbs_attestation_requests_total", 3), ("kbs_attestation_errors_total", 2),
         ("kbs_policy_evaluations_total", 2), ("kbs_policy_approvals_total", 1), ("kbs_policy_violations_total", 1),
-        ("kbs_policy_errors_total", 0), ("kbs_http_requests_total", 5),
+        ("kbs_policy_errors_total", 0), ("kbs_http_requests_total", 6),
     ):  # fmt: skip
         assert grown(before, after, name) == count, name
     assert grown(before, after, "kbs_attestation_successes_total", tee_type="tpm") == 1
