@@ -20,7 +20,9 @@ __all__ = ["COMMANDS", "LazyGroup", "casemate", "main"]
 
 # One line per command. The module is imported only when the command is called or its own help is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "admin": ("casemate.cli.admin:admin", "Record and remove admins; mint tokens for other tools."),
     "app": ("casemate.cli.app:app", "Found apps and list them."),
+    "approval": ("casemate.cli.approval:approval", "Approve changes that wait for a second owner."),
     "audit": ("casemate.cli.audit:audit", "Write records of who got which key, on what proof."),
     "collateral": ("casemate.cli.collateral:collateral", "Fetch, show and carry vendors' collateral."),
     "decisions": ("casemate.cli.decisions:decisions", "Show what the broker decided, and why."),
@@ -44,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("casemate.cli.serve:serve", "Run the broker in the foreground."),
     "status": ("casemate.cli.status:status", "Show whether the local broker and registry answer."),
     "stop": ("casemate.cli.stop:stop", "Stop a workload, gracefully and then firmly."),
+    "tenant": ("casemate.cli.tenant:tenant", "Make tenants and set what each of them settled."),
     "up": ("casemate.cli.up:up", "Start a local broker and registry for development."),
     "verify": ("casemate.cli.verify:verify", "Verify evidence in files, or a running service."),
 }

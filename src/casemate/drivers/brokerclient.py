@@ -62,7 +62,7 @@ class Admin:
     def local(cls, home: Path) -> Admin:
         """The admin of the local trust domain, as `casemate up` left it in context.json.
 
-        `$CASEMATE_BROKER`, `$CASEMATE_BROKER_PIN` and `$CASEMATE_ADMIN_KEY` name another broker, or another admin's key.
+        `$CASEMATE_BROKER`, `$CASEMATE_BROKER_PIN` and `$CASEMATE_ADMIN_KEY` name another broker or admin.
         """
         url, pin, key = (os.environ.get(name, "") for name in _NAMED)
         if url and pin and key:
