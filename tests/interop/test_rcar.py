@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.interop import attesters, rcar_client
+from tests.interop.rcar_client import Client, EcKey, RsaKey
 
 from casemate.boot import initdata
 from casemate.testing import broker as brokers
-from tests.interop import attesters, rcar_client
-from tests.interop.rcar_client import Client, EcKey, RsaKey
 
 SAMPLE = {"refused_tees": [], "accepted_cautions": ["sample.proof"]}
 
