@@ -54,7 +54,17 @@ class Store:
         return {"pool_pre_ping": True, "pool_size": 16, "max_overflow": 16}
 
     def migrate(self) -> None:
-        """Bring the schema to the newest version; safe to call by several replicas."""
+        """Bring the schema to the newest version; safe to call by several replicas.
+
+        `Unusable` when a newer Casemate has brought it further than this one knows.
+        """
+        with self.write() as connection:
+            if not self.sqlite:  # replicas that start together: one migrates, the others wait
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7215613)")
+            self.upgrade(connection)
+
+    def upgrade(self, connection: Connection, revision: str = "head") -> None:
+        """Bring the schema to a revision, forwards, in a write transaction that is under way."""
         from alembic import command
         from alembic.config import Config
         from alembic.script import ScriptDirectory
@@ -62,12 +72,18 @@ class Store:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with self.write() as connection:
-            if not self.sqlite:  # replicas that start together: one migrates, the others wait
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7215613)")
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        self._head = ScriptDirectory.from_config(config).get_current_head()
+        scripts = ScriptDirectory.from_config(config)
+        known = {script.revision for script in scripts.walk_revisions()}
+        present = _revision(connection)
+        for asked in (present, revision):
+            if asked not in (None, "head", *known):
+                raise Unusable(
+                    f"the store's schema {asked!r} is newer than this Casemate knows",
+                    hint="start the version that made it, or a later one",
+                )
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        self._head = scripts.get_current_head()
 
     def is_current(self) -> bool:
         """Whether the schema is the one that this process brought it to; `Unavailable` when nobody answers."""
@@ -79,6 +95,13 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """A connection for reading."""
         with self._failures(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection for reading much: all that it reads is of one moment, whoever writes meanwhile."""
+        options = {} if self.sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        with self._failures(), self._engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -116,6 +139,12 @@ class Store:
             raise Unavailable(
                 f"the store does not work at the moment ({name})", hint="see its disk or its server"
             ) from error
+
+
+def _revision(connection: Connection) -> str | None:
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _prepare(connection: Any, _: object) -> None:
