@@ -16,7 +16,7 @@ from casemate.broker import decide, leases, resources, secrets, sessions
 from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.errors import Malformed
-from casemate.release.session import COOKIE, LEASE_HEADER, LEASE_ID_HEADER, SALT_HEADER, TIME_HEADER
+from casemate.release.session import COOKIE, LEASE_HEADER, LEASE_ID_HEADER, SALT_HEADER
 from casemate.schema.kbs import Attestation, AuthRequest
 from casemate.wire.encoding import b64
 
@@ -63,14 +63,16 @@ def routes(broker: Broker) -> list[BaseRoute]:
         said = parsed(body, Attestation, "attestation")
         renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
         admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said, renews)
-        held = {LEASE_ID_HEADER: admitted.lease, **_lease(broker, admitted.lease_seconds)} if admitted.lease else {}
+        held = {LEASE_ID_HEADER: admitted.lease, LEASE_HEADER: str(admitted.lease_seconds)} if admitted.lease else {}
         response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt, **held})
         return _with_cookie(response, admitted.cookie, broker.settings.token_seconds)
 
     def read(request: Request, body: bytes) -> Response:
-        grant = decide.release(broker, session(broker, request), _path(request), _known(request), _wanted(request))
+        grant = decide.release(
+            broker, session(broker, request), _path(request), _known(request), _wanted(request), _query(request)
+        )
         headers = {VERSION_HEADER: str(grant.version), "ETag": f'"{grant.version}"', "Cache-Control": "no-store"}
-        headers |= _lease(broker, grant.lease)
+        headers[LEASE_HEADER] = str(grant.lease)
         if grant.sealed is None:
             return Response(status_code=304, headers=headers)
         return answer(grant.sealed, **headers, **{RECEIPT_HEADER: grant.receipt})
@@ -137,8 +139,9 @@ def _wanted(request: Request) -> int | None:
     return int(found) if found else None
 
 
-def _lease(broker: Broker, seconds: int) -> dict[str, str]:
-    return {LEASE_HEADER: str(seconds), TIME_HEADER: str(int(broker.clock().timestamp()))}
+def _query(request: Request) -> dict[str, str]:
+    """The query for resource policies: a name once, as short as a policy needs."""
+    return {name[:256]: value[:1024] for name, value in list(request.query_params.items())[:32]}
 
 
 def _with_cookie(response: Response, value: str, seconds: int) -> Response:

@@ -5,15 +5,19 @@ Rules
    (`release.session`), so evidence for this broker is worth nothing at another.
 2. Each session has a fresh EC key of its own; what the broker releases is sealed to it.
 3. A refusal (401 twice, 403) carries the broker's reasons and is final; silence is tried again, a few times.
+4. Attesting anew names the lease that there is, so that it is renewed; a lease that a broker ended must be had anew
+   within `RECALLED` seconds.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from casemate.errors import Finding, Malformed, Refused, Unavailable, Unusable
+from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
+from casemate.guest.freshness import LEASE, Lease
 from casemate.release import session as rules
 from casemate.schema.evidence import Evidence
 from casemate.schema.manifest import Broker
@@ -31,6 +35,8 @@ MAX_TOKEN = 96 << 10
 _REASONS = 32
 _TEXT = 400
 _CLOSE_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 3.0
+RECALLED = 30.0
 _SALT = rules.SALT_HEADER.lower()
 
 
@@ -58,11 +64,14 @@ class Session:
         self, broker: Broker, document: bytes, attester: Attester, *, attempts: int = 6, backoff: float = 0.5
     ) -> None:
         self._broker, self._document, self._attester = broker, document, attester
+        self.url = broker.url
         self._attempts, self._backoff = attempts, backoff
         self._lock = threading.Lock()
         self._token = ""
         self._key: EllipticCurvePrivateKey | None = None
         self._connection: Any = None
+        self.lease = Lease()
+        self.lease_id = ""
 
     def login(self) -> str:
         """Attest and return the token; `Refused` with the broker's reasons, `Unavailable` when it does not answer."""
@@ -87,9 +96,14 @@ class Session:
         """Spend the grant: from now on the broker gives this record and never a grant again."""
         self._call("POST", f"/casemate/v0/volumes/{name}/initialised", {"grant": grant, "record": document})
 
-    def close(self) -> None:
-        """Forget token and key, and hang up; a call that a silent broker holds is not waited for long."""
+    def close(self, *, give_back: bool = False) -> None:
+        """Forget token and key, and hang up; a call that a silent broker holds is not waited for long.
+
+        With `give_back` the lease ends now, so that another guest may have its place.
+        """
         mine = self._lock.acquire(timeout=_CLOSE_SECONDS)
+        if mine and give_back and self._token and self.lease_id:
+            self._give_back()
         self._token, self._key = "", None
         if mine:
             self._hang_up()
@@ -111,10 +125,14 @@ class Session:
                 if not self._token:
                     self._login()
                 bearer = {"Authorization": f"Bearer {self._token}", **(headers or {})}
+                asked = time.monotonic()
                 answer = self._send(method, path, document, bearer)
                 if answer.status != 401 or last:
+                    self._note(answer, asked)
                     return self._judged(answer, f"{method} {path}")
                 self._token = ""
+                if _recalled(answer):
+                    self.lease = self.lease.shortened(asked, RECALLED)
             raise AssertionError
 
         with self._lock:
@@ -139,12 +157,36 @@ class Session:
             "runtime-data": {"nonce": nonce, "tee-pubkey": public},
             "tee-evidence": {"primary_evidence": evidence.primary, "additional_evidence": evidence.additional},
         }
-        answer = self._send("POST", "/kbs/v0/attest", body, {"Cookie": _cookie(challenge)})
+        held = {rules.LEASE_ID_HEADER: self.lease_id} if self.lease_id else {}
+        asked = time.monotonic()
+        answer = self._send("POST", "/kbs/v0/attest", body, {"Cookie": _cookie(challenge), **held})
         token = self._judged(answer, "attestation").json().get("token")
         if not isinstance(token, str) or not 0 < len(token) <= MAX_TOKEN or not token.isascii() or " " in token:
             raise Malformed("attestation: no token")
         self._token = token
+        self._note(answer, asked)
         return token
+
+    def _note(self, answer: Response, asked: float) -> None:
+        """What an answer says of the lease: attesting renews it, any other answer says what is left of it."""
+        told, lease_id = (answer.headers.get(name.lower(), "") for name in (rules.LEASE_HEADER, rules.LEASE_ID_HEADER))
+        if not told.isascii() or not told.isdigit() or len(told) > 9:
+            return  # a broker that knows no leases
+        if lease_id:
+            self.lease, self.lease_id = Lease.given(asked, int(told)), lease_id[:64]
+        else:
+            self.lease = self.lease.shortened(asked, int(told))
+
+    def _give_back(self) -> None:
+        from casemate.drivers import http
+
+        self._hang_up()
+        with http.Connection(self._broker.url, pin=self._broker.key, timeout=_GIVE_BACK_SECONDS) as connection:
+            bearer = {"Authorization": f"Bearer {self._token}"}
+            try:
+                connection.request("DELETE", "/casemate/v0/lease", headers=bearer, total=_GIVE_BACK_SECONDS)
+            except CasemateError:
+                return  # it ends by itself
 
     def _request(self, nonce: str, public: dict[str, Any]) -> Request:
         import hashlib
@@ -238,6 +280,14 @@ def _error(answer: Response, what: str, url: str) -> Exception:
     if answer.status in (408, 425, 429) or answer.status >= 500:
         return Unavailable(f"{url} can't serve the {what} now (HTTP {answer.status}) {detail}".rstrip())
     return Unusable(f"{url} did not accept the {what} (HTTP {answer.status}) {detail}".rstrip())
+
+
+def _recalled(answer: Response) -> bool:
+    """Whether a 401 says that the lease is over, not only the token."""
+    try:
+        return LEASE in [finding.rule for finding in _findings(answer.json().get("reasons"))]
+    except Malformed:
+        return False
 
 
 def _findings(reasons: Any) -> list[Finding]:

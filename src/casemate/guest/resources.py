@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from casemate.errors import Finding, Refused, Unavailable
 from casemate.guest.attest import Attester, Resource, Session
+from casemate.guest.freshness import Lease
 from casemate.schema.manifest import Broker, Manifest
 
 T = TypeVar("T")
@@ -59,18 +60,23 @@ class Brokers:
         """See `Session.volume_initialised`; only the broker that gave the grant can take it back."""
         self._sessions[0].volume_initialised(name, grant, document)
 
+    def lease(self) -> Lease:
+        """The lease that lasts longest: one broker that releases is enough."""
+        return max((session.lease for session in tuple(self._sessions) if session.lease_id), default=Lease())
+
     def throwaway_token(self) -> str:
-        """A token whose key is forgotten at once: it says who this is and opens nothing."""
+        """A token whose key is forgotten at once: it says who this is and opens nothing. It renews the lease."""
         session = self._make(self._brokers[0])
+        session.lease_id = next((one.lease_id for one in self._sessions if one.url == session.url), "")
         try:
             return session.login()
         finally:
             session.close()
 
-    def close(self) -> None:
-        """Forget all tokens and keys."""
+    def close(self, *, give_back: bool = False) -> None:
+        """Forget all tokens and keys; with `give_back` end the leases too."""
         for session in self._sessions:
-            session.close()
+            session.close(give_back=give_back)
 
     def _first(self, ask: Callable[[Session], T]) -> T:
         """The first answer; the broker that gave it is asked first from now on."""

@@ -8,6 +8,7 @@ folder is a change in the container: a bind mount of the file itself would keep 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol
 from casemate.errors import CasemateError, Malformed, Refused
 from casemate.guest import checks
 from casemate.guest.attest import Resource
-from casemate.guest.freshness import Freshness
+from casemate.guest.freshness import Freshness, Lease
 from casemate.guest.users import User
 from casemate.schema.manifest import Container, Secret
 
@@ -94,7 +95,7 @@ class Keeper:
 
     `signal(container, name)` tells a container of changes; `revoked(refusal)` is called when the broker says that the
     release is no longer active, or says nothing for `silence` seconds. `asked` are resources by which to ask when there
-    is no file: URI to version.
+    is no file: URI to version. `lease()` is the one that is held: attesting anew renews it at half its time.
     """
 
     def __init__(
@@ -106,12 +107,13 @@ class Keeper:
         *,
         silence: float = 600.0,
         asked: Mapping[str, str] | None = None,
+        lease: Callable[[], Lease] = Lease,
     ) -> None:
         self._source, self._signal, self._seconds, self._revoked = source, signal, seconds, revoked
         self._kept: list[Kept] = []
         self._versions: dict[str, str] = {}
         self._asked = dict(asked or {})
-        self._fresh = Freshness(silence, revoked)
+        self._fresh = Freshness(silence, revoked, lease)
         self._stop = threading.Event()
         self.troubles: dict[str, str] = {}
 
@@ -134,13 +136,23 @@ class Keeper:
         """End the polling."""
         self._stop.set()
 
+    def wipe(self) -> None:
+        """Overwrite and remove every secret file: from here on the workload has none."""
+        self.stop()
+        for kept in self._kept:
+            with contextlib.suppress(OSError):
+                with kept.path.open("r+b", buffering=0) as stream:
+                    stream.write(bytes(kept.path.stat().st_size))
+                kept.path.unlink()
+
     def refresh(self) -> int:
         """Look at every secret once, write what changed, then signal; returns how many changed.
 
         A broker that refuses a single secret changes nothing: the container keeps what it was given. One that says that
         the release is revoked ends the workload, and so does silence that lasts.
         """
-        judged, changed = False, []
+        judged = self._fresh.must_renew() and self._try("lease", self._source.login)
+        changed: list[Kept] = []
         for uri in dict.fromkeys(kept.secret.resource for kept in self._kept):
             answered, found = self._ask(uri, self._versions.get(uri, ""))
             judged = judged or answered

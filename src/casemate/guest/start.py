@@ -64,6 +64,7 @@ def _live(settings: Settings, control: Control) -> None:
     brokers.login()
     control.phase("attest", tee=attester.tee)
 
+    quiet = False
     try:
         # 11 open: each key is asked for by name and sealed to this guest; images are pulled while volumes are mapped
         workload.fetch_keys(brokers)
@@ -75,6 +76,7 @@ def _live(settings: Settings, control: Control) -> None:
         workload.run(pulled, brokers, document, attester)
         control.state("running")
         workload.wait()
+        quiet = True
     finally:
         workload.close()
-        brokers.close()
+        brokers.close(give_back=quiet)

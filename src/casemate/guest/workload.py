@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casemate.errors import CasemateError, Finding, Refused, Unavailable
-from casemate.guest import checks, secrets
+from casemate.guest import checks, sealed, secrets
 from casemate.guest.attest import Attester
 from casemate.guest.bundles import Bundles
 from casemate.guest.control import Control
@@ -38,6 +38,7 @@ class Workload:
 
     def __init__(self, manifest: Manifest, settings: Settings, control: Control) -> None:
         self._manifest, self._settings, self._control = manifest, settings, control
+        self._containers = list(manifest.containers)  # sealed values are opened before they start
         self._grace: float | None = None
         self._end = threading.Event()
         self._keys: dict[str, bytes] = {}
@@ -68,7 +69,8 @@ class Workload:
             self._go_on()
             found = brokers.versioned(uri)
             self._keys[uri], self._versions[uri] = found.value, found.version
-        listed = {secret.resource for container in self._manifest.containers for secret in container.secrets}
+        self._containers = [sealed.opened(one, lambda uri: brokers.versioned(uri).value) for one in self._containers]
+        listed = {secret.resource for container in self._containers for secret in container.secrets}
         for uri in sorted(listed):
             self._go_on()
             try:
@@ -116,12 +118,13 @@ class Workload:
             self._revoked,
             silence=self._settings.silence_seconds,
             asked={uri: version for uri, version in self._versions.items() if version},
+            lease=brokers.lease,
         )
 
         def api(container: Container, path: Path) -> bool:
             return self._open_api(container, path, brokers, document, attester)
 
-        for container in self._manifest.containers:
+        for container in self._containers:
             self._go_on()
             bundle = self._bundles.prepare(container, images[container.image], self._keeper, brokers, api)
             self.supervisor.start(Task(container, bundle))
@@ -173,8 +176,10 @@ class Workload:
         return True
 
     def _revoked(self, refusal: Refused) -> None:
-        """The broker took the release back or is silent: the containers end, and with them what they were given."""
+        """The release was taken back or is not judged: what was given is wiped, then the containers end."""
         self._refusal = self._refusal or refusal
+        if self._keeper is not None:
+            self._keeper.wipe()
         self._end.set()
 
     def _go_on(self) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from casemate.crypto import pins
 from casemate.errors import Malformed, Problem
+from casemate.schema import sealed
 from casemate.wire import jcs
 
 API_VERSION = "casemate/v1"
@@ -186,6 +187,11 @@ class Container(Paper, frozen=True, kw_only=True):
     api: Api = Api()
     stop_signal: Signal = "SIGTERM"
 
+    def sealed(self) -> tuple[str, ...]:
+        """CoCo's sealed secrets among plain variables and files (`casemate.schema.sealed`)."""
+        given = (*(one.value for one in self.env), *(one.content for one in self.files))
+        return tuple(value.strip() for value in given if value.startswith(sealed.PREFIX))
+
 
 class Volume(Paper, frozen=True, kw_only=True):
     """An encrypted volume: the app that owns it, its key, and the least size the guest accepts."""
@@ -242,6 +248,9 @@ class Manifest(Paper, frozen=True, kw_only=True):
         for container in self.containers:
             found |= set(container.image_keys) | set(container.api.resources)
             found |= {secret.resource for secret in container.secrets}
+            for value in container.sealed():
+                said = sealed.parse(value)
+                found |= {said.kid, said.name}
         return frozenset(found)
 
 

@@ -7,9 +7,11 @@ no import.
 from __future__ import annotations
 
 import binascii
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from casemate.errors import Problem
+from casemate.errors import Malformed, Problem
+from casemate.schema import sealed
 from casemate.schema.manifest import Container, Manifest
 
 MAX_PROBLEMS = 50
@@ -213,10 +215,36 @@ def _keys(manifest: Manifest) -> Found:
         asked = [(f"{path}.secrets[{i}].resource", s.resource) for i, s in enumerate(container.secrets)]
         api = [(f"{path}.api.resources[{i}]", r) for i, r in enumerate(container.api.resources)]
         yield from _twice(api, "the resource")
-        for place, resource in [*asked, *api]:
+        named = [(place, uri) for place, said in _sealed_of(path, container) for uri in (said.kid, said.name)]
+        for place, resource in [*asked, *api, *named]:
             if resource and resource in closed:
                 hint = "containers never get the keys of images and volumes, or the logins of registries"
                 yield Problem(place, f"{resource} is {closed[resource]}", hint)
+
+
+def _sealed(manifest: Manifest) -> Found:
+    """A value that looks like a sealed secret is one: nothing unchecked may pass as a plain value."""
+    for path, container in _each(manifest):
+        for place, text in _plain(path, container):
+            try:
+                sealed.parse(text)
+            except Malformed as error:
+                yield Problem(
+                    place, str(error), error.hint or "see docs/how-to/secrets.md, or begin the value otherwise"
+                )
+
+
+def _sealed_of(path: str, container: Container) -> Iterator[tuple[str, sealed.Sealed]]:
+    for place, text in _plain(path, container):
+        with contextlib.suppress(Malformed):  # told by `_sealed`
+            yield place, sealed.parse(text)
+
+
+def _plain(path: str, container: Container) -> Iterator[tuple[str, str]]:
+    """(place, value) of each variable and file that begins like a sealed secret."""
+    texts = [(f"{path}.env[{i}].value", one.value) for i, one in enumerate(container.env)]
+    texts += [(f"{path}.files[{i}].content", one.content) for i, one in enumerate(container.files)]
+    return ((place, text.strip()) for place, text in texts if text.startswith(sealed.PREFIX))
 
 
 def _words(manifest: Manifest) -> Found:
@@ -256,5 +284,6 @@ RULES: tuple[Callable[[Manifest], Found], ...] = (
     _mounts,
     _ports,
     _keys,
+    _sealed,
     _words,
 )
