@@ -69,7 +69,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def read(request: Request, body: bytes) -> Response:
         grant = decide.release(
-            broker, session(broker, request), _path(request), _known(request), _wanted(request), _query(request)
+            broker, session(broker, request), _path(request), _known(request), _wanted(request), query=_query(request)
         )
         headers = {VERSION_HEADER: str(grant.version), "ETag": f'"{grant.version}"', "Cache-Control": "no-store"}
         headers[LEASE_HEADER] = str(grant.lease)

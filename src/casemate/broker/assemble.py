@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from casemate.broker import derived, identities, log
+from casemate.broker import derived, identities, log, policies, rollback, signers
 from casemate.broker.derived import Deriver
 from casemate.broker.identities import Access
+from casemate.broker.keyring import Keyring
 from casemate.broker.log import Log
 from casemate.broker.meter import Meter
-from casemate.broker.sessions import Cookies
+from casemate.broker.policies import Policies
+from casemate.broker.rollback import Memory
 from casemate.broker.settings import FILE, Settings, load
-from casemate.broker.shared import shared
-from casemate.broker.tokens import Signer
+from casemate.broker.signers import RingCookies, Signers
 from casemate.broker.vault import KEY_SIZE, Vault
 from casemate.crypto import pins, selfsigned
 from casemate.drivers import keyfiles, masterkey
@@ -35,25 +36,38 @@ class Broker:
     settings: Settings
     store: Store
     vault: Vault
-    cookies: Cookies
-    signer: Signer
+    cookies: RingCookies
+    signer: Signers
     pin: str
     admin: ed25519.Ed25519PublicKey
     clock: Callable[[], datetime]
     log: Log
     deriver: Deriver
     access: Access
+    keyrings: tuple[Keyring, ...]
+    policies: Policies
+    memory: Memory
     meter: Meter = field(default_factory=Meter)
 
     def close(self) -> None:
         """End the log's writer, give back the store's connections."""
         self.log.close()
+        self.memory.close()
+        self.policies.close()
         self.store.close()
         self.vault.close()
 
 
-def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Broker:
-    """A broker on its folder's keys; the store is migrated, shared keys are made when absent."""
+def assemble(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    accept_rollback: int | None = None,
+) -> Broker:
+    """A broker on its folder's keys; the store is migrated, shared keys are made when absent.
+
+    A store that is behind what was seen of it is `Refused`, unless `accept_rollback` names its log's size.
+    """
     folder = settings.folder
     vault = open_vault(settings)
     tls = serialization.load_pem_private_key(keyfiles.read(folder / TLS_KEY), password=None)
@@ -63,25 +77,28 @@ def assemble(settings: Settings, *, clock: Callable[[], datetime] = lambda: date
     renew_certificate(settings, tls, clock())
     store = Store(settings.store_url)
     store.migrate()
-    signing = shared(
-        store, vault, "signing", lambda: selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1())), clock()
-    )
-    private = serialization.load_pem_private_key(signing, password=None)
-    if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise Unusable("the store's signing key is not an EC key")
-    return Broker(
+    signing = Keyring(store, vault, signers.SIGNING, signers.make, clock)
+    sealing = Keyring(store, vault, signers.COOKIE, lambda: os.urandom(KEY_SIZE), clock)
+    made = Broker(
         settings=settings,
         store=store,
         vault=vault,
-        cookies=Cookies(shared(store, vault, "cookie", lambda: os.urandom(KEY_SIZE), clock())),
-        signer=Signer(private),
+        cookies=RingCookies(sealing),
+        signer=Signers(signing),
         pin=pins.digest(_spki(tls)),
         admin=admin,
         clock=clock,
         log=log.build(settings, store, vault, clock),
+        memory=rollback.build(settings, store, demanding=accept_rollback is None),
         deriver=derived.build(settings, store, vault, clock),
         access=identities.build(settings, admin),
+        keyrings=(signing, sealing),
+        policies=policies.build(settings),
     )
+    if accept_rollback is not None:
+        rollback.accept(made, accept_rollback)
+    made.memory.start()
+    return made
 
 
 def open_vault(settings: Settings) -> Vault:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from casemate.broker import hearing, journal, leases, proof, questions, resources, sessions
+from casemate.broker import hearing, journal, leases, policies, proof, questions, resources, sessions
 from casemate.broker.sessions import Session
 from casemate.drivers.store import registry
 from casemate.policy import appraise
@@ -74,7 +74,8 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
 
     with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
         statement = registry.statement(tx, manifest.app) if manifest else None
-        references = registry.references(tx, claims.tee, statement.founding.tenant if statement else None)
+        base = policies.basis(broker, tx, statement.founding.tenant if statement else "", now)
+        references = registry.references(tx, claims.tee, base.tenant or None)
         leased = leases.seen(tx, statement.app_id if statement else None, renews, now)
 
     lap("consult")
@@ -88,36 +89,44 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
         cautions=frozenset(broker.settings.accepted_cautions),
     )
     lap("appraise")
-    session = Session(
-        tee=claims.tee,
-        platform_class=claims.platform_class,
-        app_id=statement.app_id if statement else None,
-        manifest_digest=manifest.digest if manifest else None,
-        tee_pubkey=subject.tee_pubkey,
+    submods = ear.submods(judged, decision.findings, subject.runtime, bound)
+    shaped = policies.attestation(broker, base, judged, decision.findings, submods, initdata=bound)
+    lap("policy")
+    session = sessions.begun(
+        claims,
+        statement.app_id if statement else None,
+        manifest.digest if manifest else None,
+        subject.tee_pubkey,
         expires=sessions.until(now, broker.settings.token_seconds),
-        evidence=proof.evidence(subject.evidence),
-        collateral=proof.collateral(endorsements),
+        proofs=(proof.evidence(subject.evidence), proof.collateral(endorsements)),
     )
-    lease = leases.plan(broker, leased, session, renews, now, allowed=decision.allowed)
+    lease = leases.plan(broker, leased, session, renews, now, allowed=decision.allowed and not shaped.findings)
     session = structs.replace(session, lease=lease.id, lease_until=lease.until)
-    findings = (*claims.checks, *decision.findings, *lease.findings)
-    receipt = journal.decided(broker, "attest", now, session, findings, spends=subject.ticket, **lease.recorded)
+    findings = (*claims.checks, *decision.findings, *shaped.findings, *lease.findings)
+    kept = policies.kept(broker, session, shaped, allowed=all(f.ok for f in findings), recorded=lease.recorded)
+    receipt = journal.decided(broker, "attest", now, session, findings, spends=subject.ticket, **kept)
     lap("record")
     if manifest is not None:
         decision.demand()  # without a manifest there is a token, as CoCo's guests expect, and it opens nothing
         lease.demand()
-    runtime = ear.runtime(subject.nonce, subject.tee_pubkey, subject.evidence.additional)
-    token = broker.signer.token(session, ear.submods(judged, decision.findings, runtime, bound), now)
+    shaped.demand()
+    token = broker.signer.token(session, shaped.submods, now)
     lap("token")
     return Admitted(token, broker.cookies.seal(session), receipt, lease.id, leases.left(session, now))
 
 
 def release(
-    broker: Broker, session: Session, path: str, known: int | None, version: int | None = None
+    broker: Broker,
+    session: Session,
+    path: str,
+    known: int | None,
+    version: int | None = None,
+    *,
+    query: dict[str, str] | None = None,
 ) -> resources.Grant:
     """Step 10: a resource, sealed to the attested guest's key; nothing but its version when the guest has that one."""
     now, lap = broker.clock(), broker.meter.laps("release")
-    findings = resources.judge(broker, session, path)  # asked before existence
+    findings = policies.judge(broker, session, path, query=query)  # asked before existence
     lap("judge")
     grant = resources.seal(broker, session, path, known, version) if all(f.ok for f in findings) else None
     lap("seal")

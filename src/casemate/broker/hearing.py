@@ -18,6 +18,7 @@ from casemate.crypto import recipient, sm3
 from casemate.drivers import collateral
 from casemate.drivers.store import record
 from casemate.errors import Malformed, Refused, Unusable
+from casemate.release import ear
 from casemate.release import session as rcar
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Endorsements
@@ -52,6 +53,11 @@ class Subject:
     def ticket(self) -> str:
         """The nonce as it is recorded once spent: at most 64 characters."""
         return ticket(self.nonce)
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """The runtime data claims."""
+        return ear.runtime(self.nonce, self.tee_pubkey, self.evidence.additional)
 
 
 def admissible(broker: Broker, asked: AuthRequest) -> str:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from casemate.broker.refusals import Unauthenticated
 from casemate.errors import Malformed
+from casemate.schema.claims import Claims
 from casemate.wire.encoding import b64u, unb64u
 
 _LABEL = b"casemate cookie v1"
@@ -39,6 +40,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """What `/attest` found: which manifest of which app runs there, and the key to seal answers to.
 
     `app_id` and `manifest_digest` are None for a genuine guest that brought no manifest: it gets no resources.
+    `attestation` is the id of the record of all that was found, for policies.
     `evidence` and `collateral` are digests (`proof.py`), for the receipts of what is released later.
     """
 
@@ -50,6 +52,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     expires: float
     evidence: str = ""
     collateral: str = ""
+    attestation: str = ""
     lease: str = ""
     lease_until: float = 0.0
 
@@ -83,6 +86,29 @@ class Cookies:
         if found.expires <= now.timestamp():
             raise expired()
         return found
+
+
+def begun(
+    claims: Claims,
+    app_id: str | None,
+    manifest_digest: str | None,
+    tee_pubkey: dict[str, Any],
+    *,
+    expires: float,
+    proofs: tuple[str, str],
+) -> Session:
+    """The session of a guest that was judged; `proofs` are the digests of its evidence and of the collateral."""
+    return Session(
+        tee=claims.tee,
+        platform_class=claims.platform_class,
+        app_id=app_id,
+        manifest_digest=manifest_digest,
+        tee_pubkey=tee_pubkey,
+        expires=expires,
+        evidence=proofs[0],
+        collateral=proofs[1],
+        attestation=os.urandom(16).hex(),
+    )
 
 
 def expired() -> Unauthenticated:

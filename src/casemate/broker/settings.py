@@ -25,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
     `collateral` is the store (or bundle) of vendors' statements, by default `collateral` in the folder; a relative path
     starts there. Nothing is fetched for a guest: `casemate collateral fetch --store` fills it.
+    `checkpoint` is where the broker keeps what it saw last of its log, best on another disk than the store;
+    `witnesses` are files where others keep what they saw. A store that is behind any of them is not served.
     `papers` names for a TEE the folder of what its challenges are made from (IBM SE: host-key documents, lists,
     the image). `unsigned_references` are tenants whose admins may register reference values that nobody signed (`*`:
     those that hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant or `*`.
@@ -36,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `masters` are the master keys: the first one seals, all open; by default the file `master.key` in the folder.
     `lease_seconds` is how long a guest may keep what it was given without attesting again. A version that was replaced
     opens for another `rotation_seconds`; a secret that is to be deleted can be had back for `deletion_seconds`.
+    `policy_children` evaluate policies that somebody set, each question within `policy_seconds`.
     `threads` bounds the requests that compute at the same time, `requests` those under way, `connections` all that are
     open; one address gets an eighth of the latter two. `rate` is how many requests a second an address without (good)
     credentials may make, after a `burst`; 0 sets no bound. Addresses in `rate_exempt` are not asked: behind a balancer
@@ -49,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8443
     store: str = ""
+    checkpoint: Path = Path("checkpoint")
+    witnesses: tuple[Path, ...] = ()
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     refused_tees: tuple[str, ...] = ("sample",)
     accepted_cautions: tuple[str, ...] = ()
@@ -69,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_seconds: Annotated[int, Meta(ge=10, le=86400)] = 600
     rotation_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 1200
     deletion_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 604800
+    policy_children: Annotated[int, Meta(ge=1, le=64)] = 2
+    policy_seconds: Annotated[float, Meta(ge=0.05, le=30)] = 1.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 8
     connections: Annotated[int, Meta(ge=1, le=100000)] = 1000
     requests: Annotated[int, Meta(ge=1, le=100000)] = 500
@@ -80,6 +87,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_open: bool = True
     metrics_paths: Literal["none", "repo", "full"] = "none"
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """The log's newest checkpoint as this broker saw it."""
+        return self.folder / self.checkpoint
+
+    @property
+    def witness_files(self) -> tuple[Path, ...]:
+        """Checkpoints as others saw them."""
+        return tuple(self.folder / path for path in self.witnesses)
 
     @property
     def collateral_store(self) -> Path:

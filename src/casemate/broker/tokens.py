@@ -47,9 +47,10 @@ class Signer:
         public = {k: v for k, v in self._key.as_dict(private=False).items() if k in ("kty", "crv", "x", "y")}
         return {**public, "alg": ALGORITHM, "use": "sig", "kid": self._key.thumbprint()}
 
-    def token(self, session: Session, submods: dict[str, Any], now: datetime) -> str:
-        """An EAR of these submodules (`ear.submods`)."""
-        claims = {
+    @staticmethod
+    def claims(session: Session, submods: dict[str, Any], now: datetime) -> dict[str, Any]:
+        """What an EAR of these submodules (`ear.submods`) says."""
+        return {
             "eat_profile": ear.PROFILE,
             "iss": ISSUER,
             "iat": int(now.timestamp()),
@@ -66,8 +67,13 @@ class Signer:
                 "collateral": session.collateral,
                 "lease": session.lease,
                 "lease_until": session.lease_until,
+                "attestation": session.attestation,
             },
         }
+
+    def token(self, session: Session, submods: dict[str, Any], now: datetime) -> str:
+        """An EAR of these submodules, signed."""
+        claims = self.claims(session, submods, now)
         header = {"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
 

@@ -1,0 +1,278 @@
+"""Policies in Rego at the broker: which one holds, what it is asked, and what its answer means.
+
+Rules
+1. A tenant's own policy comes before the whole broker's, that before the one that Casemate ships.
+2. An attestation policy shapes the result's trust vector; whether keys leave is decided by appraisal and at `judge`.
+3. For an app's own guests a resource policy can only narrow what the built-in rules allow. A guest without a manifest
+   may get what lies in a repository that the settings give to a tenant, if that tenant's policy allows it.
+4. A policy that gives no answer refuses that request. Shipped policies are answered without a child (`shipped`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from casemate.broker import resources
+from casemate.broker.sessions import Session
+from casemate.drivers.rego import Broken, Compiled, Pool
+from casemate.drivers.store import accounts, registry, rvps, vaulted
+from casemate.drivers.store import policies as stored
+from casemate.drivers.store.policies import ATTESTATION, RESOURCE, Stored
+from casemate.drivers.store.tables_policy import attestations
+from casemate.errors import Finding, Malformed, Refused
+from casemate.policy.rego import inputs, results
+from casemate.release.submods import parts
+from casemate.schema.claims import Claims
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from casemate.broker.assemble import Broker
+    from casemate.broker.settings import Settings
+
+DEFAULT = "default"
+RESOURCE_NAME = "resource-policy"
+_REMEMBERED = 4096
+_FORGET_EVERY = 256
+
+
+@dataclass
+class Policies:
+    """The evaluators, texts by digest, and what was decided before."""
+
+    pool: Pool
+    texts: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    known: OrderedDict[tuple[str, ...], bool] = field(default_factory=OrderedDict)
+    claims: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def remember(self, held: OrderedDict[Any, Any], key: Any, value: Any, most: int = _REMEMBERED) -> None:
+        """Keep a value; the oldest one goes."""
+        with self.lock:
+            held[key] = value
+            while len(held) > most:
+                held.popitem(last=False)
+
+    def close(self) -> None:
+        """End the evaluators."""
+        self.pool.close()
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What was read for an attestation: the tenant, the policies that hold, reference values where one is asked."""
+
+    tenant: str
+    held: dict[tuple[str, str], Stored]
+    texts: dict[str, str]
+    references: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Appraised:
+    """The submodules with the policies' vectors, what the policies were given, and what became of them."""
+
+    submods: dict[str, dict[str, Any]]
+    inputs: list[dict[str, Any]]
+    tenant: str
+    findings: tuple[Finding, ...]
+
+    def demand(self) -> None:
+        """`Refused` when a policy gave no answer."""
+        if self.findings:
+            raise Refused(self.findings)
+
+
+def build(settings: Settings) -> Policies:
+    """The policies' part of a broker; children start with the first question."""
+    return Policies(Pool(settings.policy_children, seconds=settings.policy_seconds))
+
+
+def basis(broker: Broker, tx: Connection, tenant: str, now: datetime) -> Basis:
+    """What the policies of a tenant ("" is the whole broker) rest on, read in a transaction."""
+    held = stored.current(tx, tenant)
+    asked = [policy for (kind, _), policy in held.items() if kind == ATTESTATION]
+    texts = {policy.digest: _text(broker, tx, policy) for policy in asked}
+    return Basis(tenant, held, texts, references(tx, tenant, now) if asked else {})
+
+
+def references(tx: Connection, tenant: str, now: datetime) -> dict[str, Any]:
+    """What `query_reference_value` knows: registered values by id, accepted images as `<tee>/<register>`."""
+    found: dict[str, Any] = {}
+    for one in registry.references(tx, None, tenant or None):
+        if one.expires is None or one.expires > now:
+            for register, value in one.values.items():
+                known = found.setdefault(f"{one.tee}/{register}", [])
+                if value not in known:
+                    known.append(value)
+    return {**found, **rvps.every(tx, tenant, now)}
+
+
+def attestation(
+    broker: Broker,
+    base: Basis,
+    judged: Sequence[Claims],
+    findings: Sequence[Finding],
+    submods: dict[str, dict[str, Any]],
+    *,
+    initdata: dict[str, Any] | None = None,
+    policy_id: str = DEFAULT,
+) -> Appraised:
+    """The submodules (`ear.submods`) with the vectors of the policies `<policy_id>_<class>`."""
+    made = {name: dict(value) for name, value in submods.items()}
+    given: list[dict[str, Any]] = []
+    failed: list[Finding] = []
+    for part in parts(judged):
+        primary = part.claims is judged[0]
+        own = findings if primary else [f for f in findings if f.rule.startswith(f"{part.claims.tee}.")]
+        evidence = submods[part.name].get("ear.veraison.annotated-evidence", {})
+        asked = inputs.attestation(
+            part.claims,
+            values=part.values,
+            runtime=evidence.get("runtime_data_claims"),
+            initdata=initdata if primary else None,
+            appraisal=inputs.appraisal(part.claims, own),
+        )
+        given.append({"name": part.name, "class": part.kind, "input": asked})
+        policy = base.held.get((ATTESTATION, f"{policy_id}_{part.kind}"))
+        if policy is None:
+            continue
+        try:
+            text = base.texts[policy.digest]
+            view = appraised(broker.policies, text, asked, base.references, group=base.tenant, policy_id=policy_id)
+            made[part.name].update(view)
+        except (Broken, Malformed) as error:
+            failed.append(_finding("policy.attestation", f"an answer of {policy.name} {policy.digest}", str(error)))
+    return Appraised(made, given, base.tenant, tuple(failed))
+
+
+def appraised(
+    held: Policies, text: str, asked: dict[str, Any], references: dict[str, Any], *, group: str, policy_id: str
+) -> dict[str, Any]:
+    """Status, vector and extensions of one submodule; `Broken`, `Malformed`."""
+    answer = held.pool.evaluate(
+        held.pool.compiled(text),
+        given=asked,
+        references=references,
+        rules=("trust_claims", "extensions"),
+        group=group,
+    )
+    vector = results.vector(answer.values.get("trust_claims"))
+    return {
+        "ear.status": results.status(vector),
+        "ear.appraisal-policy-id": policy_id,
+        "ear.trustworthiness-vector": vector,
+        **results.extensions(answer.values.get("extensions")),
+    }
+
+
+def kept(
+    broker: Broker, session: Session, found: Appraised, *, allowed: bool, recorded: dict[str, Any]
+) -> dict[str, Any]:
+    """What `journal.decided` takes: `recorded` (of the lease) and the row of this attestation.
+
+    Its claims are at hand for this session's reads.
+    """
+    now = broker.clock()
+    claims = broker.signer.claims(session, found.submods, now)
+    broker.policies.remember(broker.policies.claims, session.attestation, claims)
+    row = stored.recorded(
+        session.attestation,
+        now,
+        session.expires,
+        claims,
+        found.inputs,
+        tee=session.tee,
+        app_id=session.app_id,
+        tenant=found.tenant,
+        allowed=allowed,
+        evidence=session.evidence,
+        collateral=session.collateral,
+    )
+    before = recorded.get("together")
+
+    def together(tx: Connection) -> None:
+        if before is not None:
+            before(tx)
+        stored.forget(tx, now)
+
+    tidy = {"together": together} if secrets.randbelow(_FORGET_EVERY) == 0 else {}
+    return {**recorded, **tidy, "rows": (*recorded.get("rows", ()), (attestations, row))}
+
+
+def judge(
+    broker: Broker, session: Session, path: str, *, plugin: str = "resource", query: dict[str, str] | None = None
+) -> tuple[Finding, ...]:
+    """Whether this guest may read `path` now: the built-in rules, and the tenant's resource policy."""
+    mapped = broker.settings.repos.get(path.partition("/")[0])
+    with broker.store.read() as tx:
+        owned = vaulted.owner(tx, path)
+        tenant = mapped if mapped is not None else accounts.tenant_of(tx, owned.app_id) if owned else None
+        policy = stored.current(tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
+        if policy is not None:
+            _text(broker, tx, policy)
+    alone = session.manifest_digest is None and mapped is not None and policy is not None
+    built_in = () if alone and owned is not None else resources.judge(broker, session, path)
+    if policy is None or (built_in and not all(f.ok for f in built_in)):
+        return built_in  # what the built-in rules refuse, no policy opens
+    asked = inputs.resource(plugin, path, query or {})
+    return (*built_in, _resource(broker, session, policy, asked, tenant or ""))
+
+
+def _resource(broker: Broker, session: Session, policy: Stored, data: dict[str, Any], group: str) -> Finding:
+    held, wanted = broker.policies, f"allow of {policy.name} {policy.digest}"
+    key = (session.attestation, policy.digest, inputs.digest(data))
+    if key in held.known:
+        return _allow(held.known[key], wanted)
+    claims = _claims(broker, session)
+    if claims is None:
+        return _finding("policy.resource", wanted, "the attestation is not recorded (any more)", "attest again")
+    try:
+        compiled = held.pool.compiled(held.texts[policy.digest])
+        answer = held.pool.evaluate(compiled, given=claims, data=data, rules=("allow",), group=group)
+        allowed = results.allowed(answer.values.get("allow"))
+    except (Broken, Malformed) as error:
+        return _finding("policy.resource", wanted, str(error))
+    if not _volatile(compiled):
+        held.remember(held.known, key, allowed)
+    return _allow(allowed, wanted)
+
+
+def _allow(allowed: bool, wanted: str) -> Finding:
+    hint = "" if allowed else "the tenant's resource policy says no; casemate policy explain tells which rule"
+    return Finding("policy.resource", wanted, "true" if allowed else "false or undefined", hint, ok=allowed)
+
+
+def _finding(rule: str, wanted: str, found: str, hint: str = "casemate policy explain") -> Finding:
+    return Finding(rule, wanted[:300], found[:300], hint)
+
+
+def _volatile(compiled: Compiled) -> bool:
+    """Whether the same question may have another answer later."""
+    return any(name.startswith(("time.now", "rand.", "uuid.")) for name in compiled.needs)
+
+
+def _claims(broker: Broker, session: Session) -> dict[str, Any] | None:
+    if not session.attestation:
+        return None
+    found = broker.policies.claims.get(session.attestation)
+    if found is None:
+        with broker.store.read() as tx:
+            found = stored.claims_of(tx, session.attestation)
+        if found is not None:
+            broker.policies.remember(broker.policies.claims, session.attestation, found)
+    return found
+
+
+def _text(broker: Broker, tx: Connection, policy: Stored) -> str:
+    found = broker.policies.texts.get(policy.digest)
+    if found is None:
+        found = stored.text(tx, policy) or ""
+        broker.policies.remember(broker.policies.texts, policy.digest, found, 256)
+    return found
