@@ -11,18 +11,22 @@ from casemate.broker.vault import Vault
 from casemate.drivers.store import Store, record
 
 
+def label(name: str) -> str:
+    """What a sealed key is bound to at rest."""
+    return f"key:{name}"
+
+
 def shared(store: Store, vault: Vault, name: str, make: Callable[[], bytes], now: datetime) -> bytes:
     """A key that all replicas on this store use; the first one makes it."""
-    label = f"key:{name}"
     for _ in range(2):
         with store.read() as tx:
             sealed = record.key(tx, name)
         if sealed is not None:
-            return vault.open(label, sealed)
+            return vault.open(label(name), sealed)
         try:
             with store.write() as tx:
-                record.add_key(tx, name, vault.seal(label, make()), now)
+                record.add_key(tx, name, vault.seal(label(name), make()), now)
         except exc.IntegrityError:
             continue
     with store.read() as tx:
-        return vault.open(label, record.key(tx, name) or b"")
+        return vault.open(label(name), record.key(tx, name) or b"")

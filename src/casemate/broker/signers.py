@@ -1,0 +1,117 @@
+"""The broker's signing keys, as one signer: the key in use signs, every key that still counts verifies."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from casemate.broker.keyring import Keyring
+from casemate.broker.sessions import Challenge, Cookies, Session
+from casemate.broker.tokens import Signer
+from casemate.crypto import selfsigned
+from casemate.errors import Malformed, Refused, Unusable
+from casemate.schema.app import AppStatement
+from casemate.wire import jcs
+from casemate.wire.encoding import unb64u
+
+SIGNING, COOKIE = "signing", "cookie"
+FOREIGN = "session.cookie"  # the rule that a cookie breaks which another key sealed
+
+
+def make() -> bytes:
+    """A new signing key (PEM)."""
+    return selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+@lru_cache(maxsize=64)
+def _signer(pem: bytes) -> Signer:
+    private = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise Unusable("the store's signing key is not an EC key")
+    return Signer(private)
+
+
+class Signers:
+    """What `Signer` does, by the keys of a ring."""
+
+    claims = staticmethod(Signer.claims)
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    @property
+    def current(self) -> Signer:
+        """The signer in use."""
+        return _signer(self.ring.current().secret)
+
+    @property
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """The key in use."""
+        return self.current.private
+
+    @property
+    def jwk(self) -> dict[str, Any]:
+        """The public key in use."""
+        return self.current.jwk
+
+    def jwks(self) -> list[dict[str, Any]]:
+        """Every public key that counts or will count soon, newest first."""
+        return [_signer(key.secret).jwk for key in reversed(self.ring.all())]
+
+    def token(self, session: Session, submods: dict[str, Any], now: datetime) -> str:
+        """As `Signer.token`."""
+        return self.current.token(session, submods, now)
+
+    def session(self, token: str, now: datetime) -> Session:
+        """As `Signer.session`, by the key that the token names."""
+        return self._named(token).session(token, now)
+
+    def statement(self, statement: AppStatement) -> str:
+        """As `Signer.statement`."""
+        return self.current.statement(statement)
+
+    def _named(self, token: str) -> Signer:
+        kid = _kid(token)
+        for _ in range(2):
+            for key in reversed(self.ring.all()):
+                found = _signer(key.secret)
+                if kid is None or found.jwk["kid"] == kid:
+                    return found
+            if not self.ring.refresh():
+                break
+        return self.current  # which did not sign it, and says so
+
+
+class RingCookies:
+    """What `Cookies` does, by the keys of a ring."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def seal(self, content: Challenge | Session) -> str:
+        """As `Cookies.seal`, under the key in use."""
+        return Cookies(self.ring.current().secret).seal(content)
+
+    def open(self, value: str, now: datetime) -> Challenge | Session:
+        """As `Cookies.open`, under any key that counts."""
+        for key in reversed(self.ring.all()[1:]):
+            try:
+                return Cookies(key.secret).open(value, now)
+            except Refused as error:
+                if error.findings[0].rule != FOREIGN:
+                    raise
+        return Cookies(self.ring.all()[0].secret).open(value, now)
+
+
+def _kid(token: str) -> str | None:
+    """The key that a token's header names; it only chooses among our own."""
+    try:
+        header = jcs.parse_object(unb64u(token.partition(".")[0][:4096], "token header"), "token header", limit=4096)
+    except Malformed:
+        return None
+    kid = header.get("kid")
+    return kid if isinstance(kid, str) else None
