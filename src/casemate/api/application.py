@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from casemate.api import admin, as_rest, health, kbs, log, openapi, public, rvps, strict, volumes
+from casemate.api import admin, as_rest, health, issuing, kbs, log, openapi, public, rvps, secrets, strict, volumes
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
+from casemate.broker import sweeping
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
 
 # Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
-PARTS = (health, kbs, rvps, as_rest, volumes, public, log, admin, openapi)
+PARTS = (health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, openapi)
 BODIES = 256 << 20
 
 
@@ -35,7 +36,8 @@ def app(broker: Broker) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = broker.settings.threads
-        yield
+        with sweeping.begun(broker):
+            yield
 
     metrics = Metrics(broker.settings)
     made = Starlette(

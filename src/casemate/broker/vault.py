@@ -27,6 +27,7 @@ from casemate.errors import CasemateError, Malformed, Unusable
 from casemate.wire.cursor import Cursor
 
 _FIRST, _MAGIC = b"CMV1", b"CMV2"
+MAGICS = (_FIRST, _MAGIC)
 HEAD = 12  # magic and id: what tells which master key a sealed value needs
 KEY_SIZE = DATA_KEY
 _OPENED_SECONDS = 300.0

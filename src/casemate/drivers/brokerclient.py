@@ -10,7 +10,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import msgspec
@@ -59,7 +59,7 @@ class Admin:
         self._key = key
 
     @classmethod
-    def local(cls, home: Path) -> Admin:
+    def local(cls, home: Path) -> Self:
         """The admin of the local trust domain, as `casemate up` left it in context.json.
 
         `$CASEMATE_BROKER`, `$CASEMATE_BROKER_PIN` and `$CASEMATE_ADMIN_KEY` name another broker or admin.
@@ -107,12 +107,12 @@ class Admin:
 
     def put_resource(self, app_id: str, resource: str, value: bytes) -> int:
         """Store the next version of `kbs:///repo/type/tag` for an app; returns the version."""
-        answer = self._call("POST", f"{_resource(resource)}?app={_part(app_id)}", value)
+        answer = self._call("POST", f"{resource_path(resource)}?app={_part(app_id)}", value)
         return int(answer["version"])
 
     def delete_resource(self, resource: str) -> None:
         """Delete every version of a resource."""
-        self._call("DELETE", _resource(resource))
+        self._call("DELETE", resource_path(resource))
 
     def add_anchor(self, anchor: Anchor) -> str:
         """Trust a root of platforms; returns its fingerprint."""
@@ -254,7 +254,8 @@ def _failure(status: int, document: dict[str, Any]) -> CasemateError:
     return kind(f"the broker says: {detail}", hint=hint)
 
 
-def _resource(resource: str) -> str:
+def resource_path(resource: str) -> str:
+    """The path of `kbs:///repo/type/tag` at a broker."""
     if not resource.startswith("kbs:///") or resource.count("/") != 5:
         raise Unusable(f"resource {resource[:100]!r} is not kbs:///repo/type/tag")
     return "/kbs/v0/resource/" + quote(resource.removeprefix("kbs:///"))

@@ -3,9 +3,9 @@
 A route without a declaration, or a declaration without a route, fails `tests/api/test_openapi.py` with its name.
 """
 
-from casemate.api.operations import admins, logs, protocol
+from casemate.api.operations import admins, logs, protocol, secrets
 from casemate.api.operations.shape import Operation
 
 __all__ = ["ALL", "Operation"]
 
-ALL: tuple[Operation, ...] = (*protocol.OPERATIONS, *admins.OPERATIONS, *logs.OPERATIONS)
+ALL: tuple[Operation, ...] = (*protocol.OPERATIONS, *admins.OPERATIONS, *logs.OPERATIONS, *secrets.OPERATIONS)

@@ -21,6 +21,7 @@ from casemate.schema.kbs import AsChallenge, AsRequest, Attestation, AuthRequest
 
 RECEIPT = {"Casemate-Receipt": "The id of the decision's receipt"}
 VERSION = {"Casemate-Version": "The resource's version"}
+LEASE = {"Casemate-Lease": "For how many seconds the guest may keep what it was given"}
 RESOURCE = "/kbs/v0/resource/{repo}/{type}/{tag}"
 VALUES = "/kbs/v0/reference-value"
 WHOSE = {"tenant": TEXT}
@@ -52,7 +53,7 @@ OPERATIONS = (
         body=Attestation,
         answer=members(token=TOKEN),
         also=(409,),
-        headers=RECEIPT,
+        headers={**RECEIPT, **LEASE, "Casemate-Lease-Id": "The lease; a guest that attests anew names it, to renew it"},
     ),
     Operation(
         "GET",
@@ -62,7 +63,8 @@ OPERATIONS = (
         lock="guest",
         answer=SEALED,
         also=(304, 409, 410),
-        headers={**RECEIPT, **VERSION},
+        query={"version": NUMBER},
+        headers={**RECEIPT, **VERSION, **LEASE},
     ),
     Operation(
         "POST",
@@ -74,10 +76,10 @@ OPERATIONS = (
         media=OCTETS,
         answer=members(version=NUMBER),
         also=(409,),
-        query={"app": DIGEST},
+        query={"app": DIGEST, "window": NUMBER},
         headers=VERSION,
     ),
-    Operation("DELETE", RESOURCE, "Delete a resource", "KBS protocol", lock="admin", also=(409,)),
+    Operation("DELETE", RESOURCE, "Delete a resource", "KBS protocol", lock="admin", also=(409,), query={"in": NUMBER}),
     Operation(
         "POST",
         VALUES,
@@ -178,4 +180,15 @@ OPERATIONS = (
     ),
     Operation("GET", "/metrics", "Counters for Prometheus", "Health", answer=TEXT, answers=_METRICS, also=(401, 403)),
     Operation("GET", "/openapi.json", "This document", "Health", answer=MAPPING),
+    Operation(
+        "GET",
+        "/.well-known/casemate/evidence",
+        "The broker's own evidence, over a nonce and its TLS key",
+        "Public",
+        answer=members(evidence=MAPPING, initdata=TEXT, tls_key=DIGEST, port=NUMBER),
+        query={"nonce": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}, "port": NUMBER},
+        required=("nonce",),
+        also=(403,),
+        optional=True,
+    ),
 )

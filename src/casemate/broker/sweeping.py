@@ -1,0 +1,38 @@
+"""The broker's own clockwork: once a minute, what is due is purged. Several replicas may do it at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from casemate.broker import secrets
+
+if TYPE_CHECKING:
+    from casemate.broker.assemble import Broker
+
+SECONDS = 60.0
+_LOG = logging.getLogger("casemate.sweep")
+
+
+@contextlib.contextmanager
+def begun(broker: Broker) -> Iterator[None]:
+    """Sweep in a thread while the block lasts."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(SECONDS):
+            try:
+                secrets.sweep(broker)
+            except Exception as error:  # noqa: BLE001 - the store may be away; the next minute tries again
+                _LOG.warning("nothing could be purged: %s", type(error).__name__)
+
+    thread = threading.Thread(target=run, name="casemate sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
