@@ -14,7 +14,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
-from casemate.api import admin, as_rest, health, issuing, kbs, log, openapi, public, rvps, secrets, strict, volumes
+from casemate.api import (
+    admin,
+    as_rest,
+    evidence,
+    health,
+    issuing,
+    kbs,
+    log,
+    openapi,
+    public,
+    rvps,
+    secrets,
+    strict,
+    volumes,
+)
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
@@ -26,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
 
 # Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
-PARTS = (health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, openapi)
+PARTS = (health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, policies, openapi)
 BODIES = 256 << 20
 
 

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     credentials may make, after a `burst`; 0 sets no bound. Addresses in `rate_exempt` are not asked: behind a balancer
     every guest has the balancer's address.
     `workers` are processes that share the port. `tls_minimum` 1.2 is for old clients alone.
+    `agent_socket` is the local API's socket of a guest's agent, for a broker that is a workload itself: it then gives
+    its own evidence.
     `/metrics` is open unless `metrics_open` is false (then: an auditor's); `metrics_paths` says which part of a
     resource's path they show.
     """
@@ -84,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rate_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     tls_minimum: Literal["1.3", "1.2"] = "1.3"
+    agent_socket: Path | None = None
     metrics_open: bool = True
     metrics_paths: Literal["none", "repo", "full"] = "none"
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
