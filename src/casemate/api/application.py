@@ -23,6 +23,7 @@ from casemate.api import (
     kbs,
     log,
     openapi,
+    policies,
     public,
     rvps,
     secrets,

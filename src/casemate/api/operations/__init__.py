@@ -3,9 +3,16 @@
 A route without a declaration, or a declaration without a route, fails `tests/api/test_openapi.py` with its name.
 """
 
-from casemate.api.operations import admins, logs, protocol, secrets
+from casemate.api.operations import access, admins, logs, policies, protocol, secrets
 from casemate.api.operations.shape import Operation
 
 __all__ = ["ALL", "Operation"]
 
-ALL: tuple[Operation, ...] = (*protocol.OPERATIONS, *admins.OPERATIONS, *logs.OPERATIONS, *secrets.OPERATIONS)
+ALL: tuple[Operation, ...] = (
+    *protocol.OPERATIONS,
+    *access.OPERATIONS,
+    *admins.OPERATIONS,
+    *logs.OPERATIONS,
+    *secrets.OPERATIONS,
+    *policies.OPERATIONS,
+)

@@ -47,6 +47,7 @@ class Program:
         for f in given:
             self.functions[f["name"]].blocks = reader.function(f["name"], f)
         _demand_order(reader.calls)
+        self.calls = reader.calls
         self.rules = sorted(
             ".".join(f["path"][2:]) for f in given if f["path"][:2] == ["g0", PACKAGE] and len(f["params"]) == 2
         )
