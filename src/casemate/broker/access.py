@@ -47,6 +47,7 @@ ROLES: dict[str, Role] = {
     "app.list": "auditor",
     "app.found": "operator",
     "app.platforms": "owner",
+    "app.audiences": "owner",
     "release.list": "auditor",
     "release.add": "operator",
     "release.revoke": "operator",
@@ -73,6 +74,7 @@ ROLES: dict[str, Role] = {
     "admin.list": "auditor",
     "approval.list": "auditor",
     "key.list": "auditor",
+    "admin.whoami": "auditor",
 }
 
 

@@ -225,6 +225,18 @@ def judge(
     return (*built_in, _resource(broker, session, policy, asked, tenant or ""))
 
 
+def narrow(
+    broker: Broker, session: Session, tenant: str, path: str, *, plugin: str, query: dict[str, str]
+) -> tuple[Finding, ...]:
+    """What the tenant's resource policy says of what a plugin gives; nothing when the tenant has none."""
+    with broker.store.read() as tx:
+        policy = stored.current(tx, tenant).get((RESOURCE, RESOURCE_NAME))
+        if policy is None:
+            return ()
+        _text(broker, tx, policy)
+    return (_resource(broker, session, policy, inputs.resource(plugin, path, query), tenant),)
+
+
 def _resource(broker: Broker, session: Session, policy: Stored, data: dict[str, Any], group: str) -> Finding:
     held, wanted = broker.policies, f"allow of {policy.name} {policy.digest}"
     key = (session.attestation, policy.digest, inputs.digest(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -11,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from casemate.broker.keyring import Keyring
 from casemate.broker.sessions import Challenge, Cookies, Session
-from casemate.broker.tokens import Signer
-from casemate.crypto import selfsigned
+from casemate.broker.tokens import ALGORITHM, Signer
+from casemate.crypto import selfsigned, signatures
 from casemate.errors import Malformed, Refused, Unusable
 from casemate.schema.app import AppStatement
 from casemate.wire import jcs
-from casemate.wire.encoding import unb64u
+from casemate.wire.encoding import b64u, unb64u
 
 SIGNING, COOKIE = "signing", "cookie"
 FOREIGN = "session.cookie"  # the rule that a cookie breaks which another key sealed
@@ -73,6 +74,13 @@ class Signers:
     def statement(self, statement: AppStatement) -> str:
         """As `Signer.statement`."""
         return self.current.statement(statement)
+
+    def issue(self, claims: dict[str, Any]) -> str:
+        """A JWT (ES256) of these claims; unlike the results of attestation it carries no key of its own."""
+        key = self.current
+        header = {"alg": ALGORITHM, "typ": "JWT", "kid": key.jwk["kid"]}
+        signed = f"{b64u(json.dumps(header).encode())}.{b64u(json.dumps(claims).encode())}"
+        return f"{signed}.{b64u(signatures.sign_jose(key.private, signed.encode()))}"
 
     def _named(self, token: str) -> Signer:
         kid = _kid(token)

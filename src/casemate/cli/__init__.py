@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image": ("casemate.cli.image:image", "Build, encrypt, sign, push, inspect and pull images."),
     "init": ("casemate.cli.init:init", "Make a broker's keys and store in an empty folder."),
     "inspect": ("casemate.cli.inspect:inspect", "Show everything known of one workload."),
+    "key": ("casemate.cli.key:key", "List and rotate the keys of tokens and cookies."),
     "keyprovider": ("casemate.cli.keyprovider:keyprovider", "Wrap and unwrap layer keys for skopeo and its kin."),
     "log": ("casemate.cli.log:log", "Look at the broker's transparency log, and check it."),
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),

@@ -75,3 +75,19 @@ def allow(app_id: str, platforms: tuple[str, ...], as_json: bool) -> None:
 
     known = brokerclient.Admin.local(paths.home()).allow(app_id, platforms)
     output.emit({"app_id": app_id, "platforms": list(known.platforms)}, as_json=as_json)
+
+
+@app.command()
+@click.argument("app_id")
+@click.argument("names", metavar="[AUDIENCE]...", nargs=-1)
+@click.option("--none", is_flag=True, help="Allow none any more.")
+@output.json_option
+def audiences(app_id: str, names: tuple[str, ...], none: bool, as_json: bool) -> None:
+    """Set for whom the app's guests may get tokens (a vault, a cloud's IAM); without AUDIENCE, show it."""
+    from urllib.parse import quote
+
+    from casemate.drivers import brokerclient, paths
+
+    admin, where = brokerclient.Admin.local(paths.home()), f"/apps/{quote(app_id, safe=':')}/audiences"
+    found = admin.call("POST", where, {"audiences": list(names)}) if names or none else admin.call("GET", where)
+    output.emit(found, as_json=as_json, text=lambda: click.echo("\n".join(found["audiences"]) or "none"))
