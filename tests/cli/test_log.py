@@ -174,6 +174,22 @@ def test_what_a_broker_holds_back_is_named(service, home, grant, monkeypatch):
     assert "Complete: MISSING 1 to 1" in run("audit", "report")
 
 
+def test_the_key_changes_and_a_new_trust_file_knows_both(service, home, grant, tmp_path):
+    run("receipt", "get", grant[1], "--out", tmp_path / "old.json")
+    run("log", "check")
+    made = json.loads(run("log", "rotate", "--json"))["vkey"]
+    run("receipt", "verify", tmp_path / "old.json")
+    run("log", "check", code=1)  # this trust file does not know the new key
+    trust = json.loads((home / "trust.json").read_text())
+    trust["log"] = brokerclient.info(service.url, service.pin)["log"]
+    assert trust["log"]["keys"][-1]["vkey"] == made
+    (home / "trust.json").write_text(json.dumps(trust))
+    assert "log.consistency" in run("log", "check")
+    run("receipt", "verify", tmp_path / "old.json")
+    run("receipt", "get", grant[1], "--out", tmp_path / "new.json")
+    run("receipt", "verify", tmp_path / "new.json")
+
+
 def test_an_entry_with_markup_stays_text(home):
     from casemate.ledger import report
 

@@ -197,11 +197,11 @@ def test_keys_count_for_their_time() -> None:
     changed = history.History(
         ORIGIN, (history.Key(SIGNER.verifier, NOON - 1000, NOON), history.Key(LATER.verifier, NOON))
     )
-    receipt.verify(made(time=NOON - 1), changed)  # a receipt of before the change
+    receipt.verify(made(time=NOON), changed)  # a receipt of before the change
     receipt.verify(made(LATER, time=NOON - 1), changed)  # an old entry below a new checkpoint
     receipt.verify(made(LATER, time=NOON + 1), changed)
     with pytest.raises(Refused) as refusal:
-        receipt.verify(made(time=NOON), changed)  # signed by the key that had ended
+        receipt.verify(made(time=NOON + 1), changed)  # signed by the key that had ended
     assert [f.rule for f in refusal.value.findings if not f.ok] == ["receipt.time"]
 
 

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.access import closed, own
+from casemate.api.access import closed, own, whole
 from casemate.api.answers import answer, route
-from casemate.broker import access, receipts
+from casemate.broker import access, journal, receipts
 from casemate.errors import Malformed
 from casemate.ledger import history, tiles
 
@@ -44,12 +44,16 @@ def routes(broker: Broker) -> list[BaseRoute]:
         found = receipts.receipt(broker, request.path_params["id"])
         return answer(found.as_document(), **{"Cache-Control": "no-store"})
 
+    def rotate(request: Request, body: bytes) -> Response:
+        return answer({"vkey": journal.change_log_key(broker, who=request.state.admin.who)})
+
     base = "/casemate/v0"
     return [
         Route(f"{base}/log/checkpoint", route(0, checkpoint), methods=["GET"]),
         Route(f"{base}/log/tile/{{path:path}}", route(0, tile), methods=["GET"]),
         Route(f"{base}/log/keys", route(0, keys), methods=["GET"]),
         Route(f"{base}/receipts/{{id}}", route(0, receipt), methods=["GET"]),
+        Route(f"{base}/admin/log/rotate", closed(broker, "key.rotate", rotate, scope=whole), methods=["POST"]),
         Route(f"{base}/admin/receipts", closed(broker, "receipt.read", _period(broker), scope=own), methods=["GET"]),
     ]
 

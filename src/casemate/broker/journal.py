@@ -85,6 +85,13 @@ def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str
     broker.log.admin(tx, broker.log.pending(act, broker.clock(), None, fields, app_id=app, tenant=tenant))
 
 
+def change_log_key(broker: Broker, *, who: str) -> str:
+    """Give the log a new key, which is an entry that the old one still signed; returns the new one's vkey."""
+    with broker.store.write() as tx:
+        admin(broker, tx, who=who, act="key.rotate", facts={"keys": ["log"]})
+        return broker.log.rotate(tx)
+
+
 @contextmanager
 def failures(broker: Broker, act: str, now: datetime, *, spends: str, tee: str) -> Iterator[None]:
     """Evidence that cannot be verified is refused as `Unauthenticated`, recorded, and its nonce is used up."""

@@ -121,15 +121,15 @@ class Log:
             self._private[name] = private(self._vault.open(f"key:{name}", sealed))
         return signed(self._private[name], text)
 
-    def rotate(self, tx: Connection) -> history.Key:
-        """End the log's key and begin the next one, in a transaction that is under way."""
+    def rotate(self, tx: Connection) -> str:
+        """End the log's key and begin the next one, in a transaction that is under way; returns its vkey."""
         was, moment, raw = entries.lock(tx), self.clock(), os.urandom(KEY_SIZE)
         name = f"log.{millis(moment)}.{os.urandom(4).hex()}"
         record.add_key(tx, name, self._vault.seal(f"key:{name}", raw), moment)
         self._private[name] = private(raw)
         made = verifier(was.origin, self._private[name])
         entries.change_key(tx, was, name, made.text(), sign=self.sign, now=moment)
-        return history.Key(made, millis(moment))
+        return made.text()
 
     def _commit(self, tx: Connection, batch: Sequence[Work[Decision]]) -> None:
         now, state = self.clock(), entries.lock(tx)

@@ -93,6 +93,19 @@ def check(every: bool, remember: Path | None, trust: Path | None, as_json: bool)
     output.emit(facts, as_json=as_json, text=lambda: output.findings(found.findings))
 
 
+@log.command()
+@output.json_option
+def rotate(as_json: bool) -> None:
+    """Give the log of the local domain's broker a new key; trust files are to be written anew (casemate up).
+
+    Old receipts stay good: the trust file keeps the old key with its time.
+    """
+    from casemate.drivers import brokerclient, paths
+
+    vkey = brokerclient.Admin.local(paths.home()).rotate_log_key()
+    output.emit({"vkey": vkey}, as_json=as_json, text=lambda: click.echo(vkey))
+
+
 @contextmanager
 def _reading(trust: Path | None) -> Iterator[tuple[Fetch, History]]:
     """The broker of the trust file, and whose log it must be."""

@@ -137,6 +137,10 @@ class Admin:
         chosen = f"&app={_part(app_id)}" if app_id else ""
         return list(self._json("GET", f"/decisions?limit={limit}{chosen}")["decisions"])
 
+    def rotate_log_key(self) -> str:
+        """Give the log a new key; returns its vkey."""
+        return str(self._json("POST", "/log/rotate", {})["vkey"])
+
     def receipts(self, since: str, until: str, *, after: int = -1, **chosen: str | None) -> list[dict[str, Any]]:
         """Receipts of a period, in the log's order from above number `after`; `chosen`: `app`, `tenant`."""
         asked = {"since": since, "until": until, "after": str(after), **{k: v for k, v in chosen.items() if v}}

@@ -128,10 +128,10 @@ def judge(receipt: Receipt, log: History) -> tuple[entries.Entry, int, tuple[Fin
         ),
         Finding(
             "receipt.time",
-            "a key of that time" if last is None else f"an entry before {text(last)}, when the key ended",
+            "a key of that time" if last is None else f"an entry of {text(last)}, when the key ended, or before",
             text(entry.time),
-            "" if last is None or entry.time < last else "a key that had ended signed for this entry",
-            ok=last is None or entry.time < last,
+            "" if last is None or entry.time <= last else "a key that had ended signed for this entry",
+            ok=last is None or entry.time <= last,
         ),
     ]
     for name, opening in sorted(receipt.openings.items()):

@@ -54,6 +54,14 @@ OPERATIONS = (
         "GET", f"{_BASE}/receipts/{{id}}", "A decision's receipt", "Log", answer=_RECEIPT, parameters={"id": _ID}
     ),
     Operation(
+        "POST",
+        f"{_BASE}/admin/log/rotate",
+        "Give the log a new key",
+        "Audit",
+        lock="admin",
+        answer=members(vkey=TEXT),
+    ),
+    Operation(
         "GET",
         f"{_BASE}/admin/receipts",
         "Receipts of a period",

@@ -202,8 +202,9 @@ def keys(tx: Connection) -> history.History | None:
 
 def change_key(tx: Connection, was: State, key: str, vkey: str, *, sign: Sign, now: datetime) -> State:
     """End the key of the locked log and go on under another one, which signs the checkpoint at once."""
-    tx.execute(update(t.log_keys).where(t.log_keys.c.name == was.key).values(ended=millis(now)))
-    tx.execute(insert(t.log_keys).values(name=key, vkey=vkey, begun=millis(now), ended=None))
+    moment = max(millis(now), was.time)  # another replica's clock may be ahead, and it signed in good faith
+    tx.execute(update(t.log_keys).where(t.log_keys.c.name == was.key).values(ended=moment))
+    tx.execute(insert(t.log_keys).values(name=key, vkey=vkey, begun=moment, ended=None))
     return _signed(tx, was, was._replace(key=key), sign, now)
 
 
