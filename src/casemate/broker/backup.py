@@ -113,7 +113,10 @@ def messages(file: IO[bytes], key: bytes, context: bytes) -> Iterator[dump.Messa
         last, size = bool(size & _LAST), size & ~_LAST
         if len(raw) < 4 or not OVERHEAD <= size <= MAX_FRAME:
             raise Malformed("backup: it is cut off")
-        message = _message(opener.open(file.read(size), last=last))
+        sealed = file.read(size)
+        if len(sealed) < size:
+            raise Malformed("backup: it is cut off")
+        message = _message(opener.open(sealed, last=last))
         if last:
             if message != ["end", counts] or file.read(1):
                 raise Malformed("backup: its end is another one")

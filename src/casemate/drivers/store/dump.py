@@ -29,7 +29,7 @@ def revision(tx: Connection) -> str:
 def messages(tx: Connection) -> Iterator[Message]:
     """The content, inside a transaction of `Store.snapshot`; about 1 MiB at a time."""
     for table in _tables(tx):
-        yield [TABLE, table.name, [column.name for column in table.columns]]
+        yield [TABLE, str(table.name), [str(column.name) for column in table.columns]]
         order = list(table.primary_key.columns)
         found = tx.execution_options(yield_per=_BATCH).execute(select(table).order_by(*order))
         rows: list[list[Any]] = []
