@@ -131,3 +131,22 @@ def test_a_challenge(served):
 )
 def test_requests_that_are_none(served, asked):
     assert ask(served, *asked).status == 400
+
+
+def admin(service, method, body=None):
+    headers = {"Authorization": f"Bearer {service.admin.token()}"}
+    return client(service).call(method, "/as/policy", body, headers)
+
+
+def test_policies_are_an_admins_and_shape_the_result(served):
+    text = 'package policy\nimport rego.v1\ntrust_claims := {"hardware": 97, "executables": 3}\n'
+    asked = {"policy_id": "mine_cpu", "policy": b64u(text.encode())}
+    assert client(served).call("POST", "/as/policy", asked).status == 401
+    answer = admin(served, "POST", asked)
+    assert answer.status == 200, answer.body
+    assert {"policy-id": "mine_cpu"} in admin(served, "GET").json()
+    both = {"verification_requests": [sample()], "policy_ids": ["mine"]}
+    found = claims(served, client(served).call("POST", "/as/attestation", both))["submods"]["cpu0"]
+    assert found["ear.status"] == "contraindicated"
+    assert found["ear.trustworthiness-vector"]["hardware"] == 97
+    assert found["ear.appraisal-policy-id"] == "mine"

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.access import closed, own
+from casemate.api.access import closed, of_query
 from casemate.api.answers import answer, parsed
-from casemate.broker import access, rvps
+from casemate.broker import rvps
 from casemate.schema.kbs import ReferenceMessage
 
 if TYPE_CHECKING:
@@ -22,32 +22,22 @@ if TYPE_CHECKING:
 PATH = "/kbs/v0/reference-value"
 
 
-def tenant(broker: Broker, request: Request, act: str) -> str:
-    """Whose values are meant: "" for the whole broker's."""
-    admin: access.Admin = request.state.admin
-    asked = request.query_params.get("tenant", admin.tenant or "")
-    access.demand(broker, request, act, tenant=asked or None)
-    return asked
-
-
 def routes(broker: Broker) -> list[BaseRoute]:
     """Registering, reading one, listing."""
 
     def register(request: Request, body: bytes) -> Response:
-        whose = tenant(broker, request, "reference.add")
-        who = request.state.admin.who
-        rvps.register(broker, whose, parsed(body, ReferenceMessage, "reference value message"), who)
+        message = parsed(body, ReferenceMessage, "reference value message")
+        rvps.register(broker, request.state.tenant or "", message, request.state.admin.who)
         return Response(status_code=200)
 
     def read(request: Request, body: bytes) -> Response:
-        whose = tenant(broker, request, "reference.list")
-        return answer(rvps.value(broker, whose, request.path_params["id"]))
+        return answer(rvps.value(broker, request.state.tenant or "", request.path_params["id"]))
 
     def listing(request: Request, body: bytes) -> Response:
-        return answer({"reference_values": rvps.listing(broker, tenant(broker, request, "reference.list"))})
+        return answer({"reference_values": rvps.listing(broker, request.state.tenant or "")})
 
     return [
-        Route(PATH, closed(broker, "reference.add", register, scope=own), methods=["POST"]),
-        Route(PATH, closed(broker, "reference.list", listing, scope=own), methods=["GET"]),
-        Route(f"{PATH}/{{id:path}}", closed(broker, "reference.list", read, scope=own), methods=["GET"]),
+        Route(PATH, closed(broker, "reference.add", register, scope=of_query), methods=["POST"]),
+        Route(PATH, closed(broker, "reference.list", listing, scope=of_query), methods=["GET"]),
+        Route(f"{PATH}/{{id:path}}", closed(broker, "reference.list", read, scope=of_query), methods=["GET"]),
     ]

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from casemate import __version__
-from casemate.broker import hearing, journal, questions
+from casemate.broker import hearing, journal, policies, questions
 from casemate.broker.refusals import Unauthenticated
 from casemate.drivers import collateral
 from casemate.drivers.store import registry
 from casemate.errors import Finding, Malformed, Refused, Unusable
 from casemate.policy import appraise
 from casemate.release import ear, initclaims
-from casemate.release.submods import PRIMARY
 from casemate.schema.claims import Claims
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
@@ -36,30 +36,52 @@ MAX_REQUESTS = 16
 HASHES = ("sha256", "sha384", "sha512")
 
 
+class _Judged(NamedTuple):
+    """One attester's claims, and those of the data that its evidence bound."""
+
+    claims: Claims
+    runtime: dict[str, Any] | None
+    bound: dict[str, Any] | None
+
+
 def evaluate(broker: Broker, asked: AsRequest) -> str:
     """An EAR (JWT) of all evidence, or the refusal of whatever is not genuine."""
     if not 1 <= len(asked.verification_requests) <= MAX_REQUESTS:
         raise Malformed(f"verification_requests: 1 to {MAX_REQUESTS} are wanted")
     now = broker.clock()
     with journal.counted(broker, "evaluate"):
-        results = [_one(broker, wanted, now) for wanted in asked.verification_requests]
-    judged = [claims for claims, _, _ in results]
-    findings = [rule for claims in judged for rule in _appraised(broker, claims, now)]
-    _, runtime, bound = results[0]
-    submods = ear.submods(judged, findings, runtime or {}, bound, beside=PRIMARY)
-    if runtime is None:
-        for submod in submods.values():
-            submod["ear.veraison.annotated-evidence"].pop("runtime_data_claims", None)
-    seconds = timedelta(seconds=broker.settings.token_seconds)
+        judged = [_one(broker, wanted, now) for wanted in asked.verification_requests]
+    with broker.store.read() as tx:
+        base = policies.basis(broker, tx, "", now)
+    policy, submods, counts = (asked.policy_ids or [policies.DEFAULT])[0], dict[str, Any](), Counter[str]()
+    for one in judged:
+        for name, submod in _shaped(broker, base, one, policy, now).items():
+            kind = name.rstrip("0123456789")
+            submods[f"{kind}{counts[kind]}"] = submod
+            counts[kind] += 1
     result = {
         "eat_profile": ear.PROFILE,
         "iss": ISSUER,
         "iat": int(now.timestamp()),
-        "exp": int((now + seconds).timestamp()),
+        "exp": int(now.timestamp()) + broker.settings.token_seconds,
         "ear.verifier-id": ear.verifier(__version__),
         "submods": submods,
     }
     return ear.sign(result, broker.signer.private)
+
+
+def _shaped(
+    broker: Broker, base: policies.Basis, one: _Judged, policy: str, now: datetime
+) -> dict[str, dict[str, Any]]:
+    """The submodules of one attester, with the vectors of the broker's own policies."""
+    findings = _appraised(broker, one.claims, now)
+    submods = ear.submods([one.claims], findings, one.runtime or {}, one.bound)
+    if one.runtime is None:
+        for submod in submods.values():
+            submod["ear.veraison.annotated-evidence"].pop("runtime_data_claims", None)
+    shaped = policies.attestation(broker, base, [one.claims], findings, submods, initdata=one.bound, policy_id=policy)
+    shaped.demand()
+    return shaped.submods
 
 
 def challenge(broker: Broker, tee: str) -> str:
@@ -72,10 +94,7 @@ def challenge(broker: Broker, tee: str) -> str:
     return b64(os.urandom(32))
 
 
-def _one(
-    broker: Broker, wanted: AsVerification, now: datetime
-) -> tuple[Claims, dict[str, Any] | None, dict[str, Any] | None]:
-    """Claims, runtime data claims and initdata claims of one attester."""
+def _one(broker: Broker, wanted: AsVerification, now: datetime) -> _Judged:
     tee = hearing.accepted(broker, wanted.tee)
     raw = unb64u(wanted.evidence.rstrip("="), "evidence")
     document, digest = _initdata(wanted)
@@ -92,8 +111,7 @@ def _one(
         ) from error
     except Refused as error:
         raise Unauthenticated(error.findings) from error
-    bound = initclaims.claims(document) if claims.init_data else None
-    return claims, runtime, bound
+    return _Judged(claims, runtime, initclaims.claims(document) if claims.init_data else None)
 
 
 def _runtime(given: AsRuntimeData | None, name: str) -> tuple[bytes | None, dict[str, Any] | None]:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from casemate.crypto import jwk
 from casemate.errors import Finding, Unusable
-from casemate.release.submods import DEVICE, PRIMARY, parts
+from casemate.release.submods import PRIMARY, parts
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import PRODUCTION
 from casemate.wire import jcs
@@ -67,20 +67,17 @@ def submods(
     findings: Iterable[Finding],
     runtime: dict[str, Any],
     initdata: dict[str, Any] | None = None,
-    *,
-    beside: str = DEVICE,
 ) -> dict[str, dict[str, Any]]:
     """Every submodule of a session's result: the machine under all `findings`, each device under those of its room.
 
     `runtime` is what the primary evidence bound (`nonce`, `tee-pubkey`, `additional-evidence`); a device binds no
-    additional evidence. `initdata` are the claims of the document that was bound, None where none was. `beside` is the
-    class of further claims that do not say theirs (`submods.parts`).
+    additional evidence. `initdata` are the claims of the document that was bound, None where none was.
     """
     rules = list(findings)
     bare = {name: value for name, value in runtime.items() if name != "additional-evidence"}
     found: dict[str, dict[str, Any]] = {}
     room = MAX_DEVICES
-    for part in parts(judged, beside=beside):
+    for part in parts(judged):
         own = part.claims.tee
         primary = part.kind == PRIMARY
         told = rules if primary else [rule for rule in rules if rule.rule.startswith(f"{own}.")]

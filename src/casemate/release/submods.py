@@ -27,15 +27,12 @@ class Part:
     values: dict[str, Any]
 
 
-def parts(judged: Sequence[Claims], *, beside: str = DEVICE) -> tuple[Part, ...]:
-    """The submodules of a CPU's claims and those of its devices, in that order (`composite.verify_all`).
-
-    `beside` is the class of further claims that do not say theirs.
-    """
+def parts(judged: Sequence[Claims]) -> tuple[Part, ...]:
+    """The submodules of a CPU's claims and those of its devices, in that order (`composite.verify_all`)."""
     found: list[Part] = []
     counts: Counter[str] = Counter()
     for position, claims in enumerate(judged):
-        for kind, values in _devices(claims, beside if position else PRIMARY):
+        for kind, values in _devices(claims, DEVICE if position else PRIMARY):
             found.append(Part(f"{kind}{counts[kind]}", kind, claims, values))
             counts[kind] += 1
     return tuple(found)

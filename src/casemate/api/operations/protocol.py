@@ -16,6 +16,7 @@ from casemate.api.operations.shape import (
     listing,
     members,
 )
+from casemate.api.policies import AttestationPolicy
 from casemate.api.volumes import Initialised, Opening
 from casemate.schema.kbs import AsChallenge, AsRequest, Attestation, AuthRequest, ReferenceMessage
 
@@ -159,6 +160,26 @@ OPERATIONS = (
         "The keys that sign results",
         "Attestation service",
         answer=members(keys=listing(MAPPING)),
+        optional=True,
+    ),
+    Operation(
+        "POST",
+        "/as/policy",
+        "Set an attestation policy of the whole broker",
+        "Attestation service",
+        lock="admin",
+        body=AttestationPolicy,
+        answer=None,
+        also=(202, 409),
+        optional=True,
+    ),
+    Operation(
+        "GET",
+        "/as/policy",
+        "The names of attestation policies",
+        "Attestation service",
+        lock="admin",
+        answer=listing(MAPPING),
         optional=True,
     ),
     Operation("GET", "/as/healthz", "Alive", "Attestation service", answer=None, optional=True),
