@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,7 +155,7 @@ def test_a_store_that_holds_something_is_left_alone(used, tmp_path):
     service, _ = used
     recovery.save(service.broker.settings, tmp_path / "b", passphrase=None, keys=False)
     before = rows(service.broker.store)
-    with pytest.raises(Refused, match="restore.empty"):
+    with pytest.raises(Refused, match=r"restore\.empty"):
         recovery.restore(service.broker.settings.folder, tmp_path / "b", passphrase=None, store=None)
     assert rows(service.broker.store) == before
 
@@ -288,7 +287,7 @@ def test_the_same_size_and_other_entries(older):
     """A log that went on differently is no better than a shorter one."""
     seen = older.checkpoint_file.read_bytes()
     assemble(older, accept_rollback=size(older)).close()
-    os.unlink(older.checkpoint_file.with_name("checkpoint.accepted"))
+    older.checkpoint_file.with_name("checkpoint.accepted").unlink()
     older.checkpoint_file.write_bytes(seen)
     with pytest.raises(Refused, match="other entries"):
         assemble(older)
