@@ -7,7 +7,7 @@ from typing import BinaryIO
 import click
 
 from casemate.cli import output, secret_keys
-from casemate.cli.durations import DURATION
+from casemate.cli.durations import duration
 
 _MOST = 2 << 20  # as the broker's `resources.MAX_VALUE`
 _APP = click.option("--app", "app_id", required=True, help="The app that owns the secret.")
@@ -15,7 +15,7 @@ _FILE = click.option(
     "--file", "source", type=click.File("rb"), default="-", help="Where the value is; default: standard input."
 )
 _WINDOW = click.option(
-    "--window", type=DURATION, help="How long the version before still opens; default: the broker's (20m); 0: not."
+    "--window", type=duration, help="How long the version before still opens; default: the broker's (20m); 0: not."
 )
 _RESOURCE = click.argument("resource", metavar="kbs:///REPO/TYPE/TAG")
 
@@ -108,7 +108,7 @@ def rm(resource: str, as_json: bool) -> None:
 
 @secret.command()
 @_RESOURCE
-@click.option("--in", "later", type=DURATION, default="7d", show_default=True, help="When it is purged for good.")
+@click.option("--in", "later", type=duration, default="7d", show_default=True, help="When it is purged for good.")
 @output.json_option
 def delete(resource: str, later: int, as_json: bool) -> None:
     """Close a secret now and purge it later; until then `undelete` takes it back."""

@@ -130,9 +130,10 @@ class _Token:
         return self._keys[key_id]
 
     def release(self) -> None:
-        """Log out when nobody uses the token any more."""
+        """Log out, and forget the token, when nobody uses it any more."""
         if self.users == 0:
             self._hang_up()
+            _tokens.pop((os.getpid(), self._module, self._label), None)
 
     def _retried(self, call: Callable[[], T]) -> T:
         import pkcs11
