@@ -16,7 +16,9 @@ PARSERS = {
     "tee/csv/report": "csv-report", "tee/dcap/quote": "dcap-quote", "tee/hcl/report": "hcl-report",
     "tee/nitro/eif": "eif", "tee/nitro/report": "nitro-document", "tee/nvidia/report": "spdm-report",
     "tee/se/report": "se-evidence", "tee/snp/report": "snp-report", "tee/tpm/report": "tpms-attest",
-    "wire/cbor": "cbor", "wire/jcs": "json", "policy/references/corim": "corim",
+    "wire/cbor": "cbor", "wire/jcs": "json", "policy/references/corim": "corim", "ledger/entry": "log-entry",
+    "ledger/receipt": "receipt", "ledger/note": "checkpoint", "ledger/tiles": "entry-bundle",
+    "ledger/history": "log-keys",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ them all, so strangers can't grow the log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +27,7 @@ from casemate.drivers.store import AlreadySpent, Store, record
 from casemate.drivers.store import log as entries
 from casemate.drivers.store.registry import millis
 from casemate.drivers.store.writer import Work, Writer
-from casemate.errors import Malformed, Refused, Unusable
+from casemate.errors import Malformed, Refused, Unavailable, Unusable
 from casemate.ledger import entry as papers
 from casemate.ledger import history, merkle, note, tiles
 
@@ -108,7 +109,7 @@ class Log:
         """Write what waits, and keep the counts."""
         self._writer.close()
         if self._counts:
-            with self.store.write() as tx:
+            with contextlib.suppress(Unavailable), self.store.write() as tx:
                 entries.lock(tx)
                 self._keep_counts(tx)
 

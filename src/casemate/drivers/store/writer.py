@@ -71,9 +71,9 @@ class Writer(Generic[T]):
             raise work.error
 
     def wake(self) -> None:
-        """Let `tick` say anew when it wants to be called; does not wait."""
-        self._running()
-        with contextlib.suppress(queue.Full):
+        """Let `tick` say anew when it wants to be called; does not wait, and at the end does nothing."""
+        with contextlib.suppress(queue.Full, Unavailable):
+            self._running()
             self._queue.put_nowait(None)
 
     def alive(self) -> bool:
