@@ -149,7 +149,6 @@ def test_defaults_are_safe():
     assert made.tls_minimum == "1.3"
     assert "sample" in made.refused_tees
     assert made.accepted_cautions == ()
-    assert made.unsigned_references == ()
     assert made.strict_trustee is False
     assert made.rate > 0
     assert made.metrics_paths == "none"

@@ -3,17 +3,26 @@
 import pytest
 from tests.interop import attesters, rcar_client
 
+from casemate.broker import tenants
 from casemate.schema.reference import ReferenceValues
 from casemate.testing import broker as brokers
 
-SAMPLE = {"refused_tees": [], "accepted_cautions": ["sample.proof"], "unsigned_references": ["*"]}
+SAMPLE = {"refused_tees": [], "accepted_cautions": ["sample.proof"]}
 
 
 def start(folder, **options):
     """A broker with the settings of `SAMPLE` and others, that knows what sample evidence shows."""
     made = brokers.start(folder, **{**SAMPLE, **options})
     made.admin.add_reference(ReferenceValues(name="sample", tee="sample", values={"launch_digest": "abcde"}))
+    allow_unsigned(made, None)
     return made
+
+
+def allow_unsigned(service, tenant):
+    """What an owner does with `casemate tenant set`; None is the broker itself."""
+    if tenant is not None:
+        tenants.add(service.broker, tenant, who="test")
+    tenants.change(service.broker, tenant, tenants.Changes(unsigned_references=True), who="test")
 
 
 def client(service, tee="sample", attester=None, **options):

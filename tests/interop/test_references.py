@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.interop.conftest import client
+from tests.interop.conftest import allow_unsigned, client
 
 from casemate.drivers.store import rvps
 from casemate.errors import Malformed
@@ -64,9 +64,10 @@ def test_strict_trustee_says_401_for_an_absent_value(strict):
     assert (answer.status, answer.variant) == (401, "RvpsError")
 
 
-def test_unsigned_values_count_only_where_the_operator_says_so(tmp_path):
-    made = brokers.start(tmp_path, unsigned_references=["lab"])
+def test_unsigned_values_count_only_where_the_tenant_allows_them(tmp_path):
+    made = brokers.start(tmp_path)
     try:
+        allow_unsigned(made, "lab")
         refused = register(made, "sample", {"x": 1})
         assert (refused.status, refused.json()["reasons"][0]["rule"]) == (403, "reference.signature")
         assert register(made, "swid", RIM).status == 403

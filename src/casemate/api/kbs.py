@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_resource
 from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
-from casemate.broker import decide, leases, resources, secrets, sessions
+from casemate.broker import decide, leases, repositories, resources, secrets, sessions
 from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.errors import Malformed
@@ -78,8 +78,9 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return answer(grant.sealed, **headers, **{RECEIPT_HEADER: grant.receipt})
 
     def write(request: Request, body: bytes) -> Response:
-        app_id, window = request.query_params.get("app", ""), seconds(request, "window")
-        version = secrets.put(broker, app_id, _path(request), body, who=request.state.admin.who, window=window)
+        path, who, window = _path(request), request.state.admin.who, seconds(request, "window")
+        app_id = request.query_params.get("app") or repositories.owner(broker, path, who)
+        version = secrets.put(broker, app_id, path, body, who=who, window=window)
         return answer({"version": version}, **{VERSION_HEADER: str(version)})
 
     def delete(request: Request, body: bytes) -> Response:

@@ -1,7 +1,7 @@
 """Reference values as CoCo's key broker registers them: messages of its provider, and every signed format of ours.
 
-Who signed decides. Messages of type `sample` and `swid`, and unsigned documents, count only for a tenant that the
-operator lists in `unsigned_references`; signed ones (CoRIM, in-toto, SLSA, UVM endorsements, our own JSON) count when
+Who signed decides. Messages of type `sample` and `swid`, and unsigned documents, count only for a tenant whose owner
+allows them (`unsigned_references`); signed ones (CoRIM, in-toto, SLSA, UVM endorsements, our own JSON) count when
 one of the tenant's `reference_signers` made them. Values expire: at the document's end, at the latest in a year.
 
 Ids of signed documents: `<register>` where the document names no TEE, else `<tee>/<register>`; artefacts by their name.
@@ -13,7 +13,7 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from casemate.broker import journal
+from casemate.broker import journal, tenants
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import registry, rvps
@@ -116,7 +116,7 @@ def _allowed(wanted: OneOf | AtLeast) -> list[Any]:
 
 
 def _unsigned(broker: Broker, tenant: str) -> bool:
-    return (tenant or EVERYWHERE) in broker.settings.unsigned_references
+    return tenants.settings(broker, tenant or None).unsigned_references
 
 
 def _demand_unsigned(broker: Broker, tenant: str) -> None:
@@ -125,7 +125,7 @@ def _demand_unsigned(broker: Broker, tenant: str) -> None:
             "reference.signature",
             expected="a signed document",
             found="one that nobody signed",
-            hint="sign it (casemate reference sign), or let the operator list this tenant in `unsigned_references`",
+            hint="sign it, or let the tenant's owner allow unsigned ones (casemate tenant set)",
         )
 
 

@@ -28,8 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `checkpoint` is where the broker keeps what it saw last of its log, best on another disk than the store;
     `witnesses` are files where others keep what they saw. A store that is behind any of them is not served.
     `papers` names for a TEE the folder of what its challenges are made from (IBM SE: host-key documents, lists,
-    the image). `unsigned_references` are tenants whose admins may register reference values that nobody signed (`*`:
-    those that hold for the whole broker); `reference_signers` are files with keys that are believed, by tenant or `*`.
+    the image). `reference_signers` are files with keys whose reference values are believed, by tenant (`*`: those that
+    hold for the whole broker).
     `attestation_service` is the prefix of the attestation service's REST; empty: it is not served.
     `strict_trustee` answers with the status codes of Trustee's key broker, for clients that know no others.
     `admin_issuers` are issuers whose tokens make admins; `client_ca` is a file of CAs (or single certificates) of
@@ -61,7 +61,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     accepted_cautions: tuple[str, ...] = ()
     collateral: Path = Path("collateral")
     papers: dict[str, Path] = {}
-    unsigned_references: tuple[str, ...] = ()
     reference_signers: dict[str, tuple[Path, ...]] = {}
     attestation_service: Annotated[str, Meta(pattern="^(/[a-z0-9-]{1,32})?$")] = ""
     strict_trustee: bool = False
