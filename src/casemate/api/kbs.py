@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_resource
 from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
-from casemate.broker import decide, leases, repositories, resources, secrets, sessions
+from casemate.broker import decide, journal, leases, repositories, resources, secrets, sessions
 from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.errors import Malformed
@@ -31,6 +31,11 @@ _VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"')
 
 def session(broker: Broker, request: Request) -> Session:
     """The attested session of a request: the cookie's first (as the peers do), else the bearer token's."""
+    with journal.counted(broker, "session"):
+        return _session(broker, request)
+
+
+def _session(broker: Broker, request: Request) -> Session:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     cookie = request.cookies.get(COOKIE, "")

@@ -50,7 +50,8 @@ def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
 
 def begun(broker: Broker, cookie: str) -> None:
     """Whether a cookie is a challenge of ours: asked before a long attestation is read."""
-    hearing.challenge(broker, cookie, broker.clock())
+    with journal.counted(broker, "attest"):
+        hearing.challenge(broker, cookie, broker.clock())
 
 
 def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> Admitted:
