@@ -2,7 +2,7 @@
 
 A command parses, calls one role and prints. `COMMANDS` is the only list: name → (where it is, one line of help). Errors
 of every command end here: a sentence, a hint and, for refusals, every failed rule. Exit codes: 0 done, 1 refused or
-failed, 2 wrong use or unusable input, 130 interrupted.
+failed, 2 wrong use or unusable input, 130 interrupted, 141 nobody reads what is printed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("casemate.cli.logs:logs", "Show a container's output, where the manifest grants it."),
     "manifest": ("casemate.cli.manifest:manifest", "Check, identify, show and write manifests."),
     "measure": ("casemate.cli.measure:measure", "Compute the register values that a launch will show."),
+    "policy": ("casemate.cli.policy:policy", "Check, test, explain, simulate and set policies in Rego."),
     "ps": ("casemate.cli.ps:ps", "List the workloads."),
     "receipt": ("casemate.cli.receipt:receipt", "Fetch and verify receipts of the broker's decisions."),
     "reference": ("casemate.cli.reference:reference", "Sign reference values, and read them in any format."),
@@ -111,6 +112,9 @@ def casemate() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point of the `casemate` program; always exits."""
+    from casemate.cli import failures
+
+    failures.open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 still gets its message
@@ -130,11 +134,13 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        code = 0
+    except BrokenPipeError:  # the reader (head, less) has gone: a verdict that nobody heard is none
+        code = failures.CUT_OFF
+    except SystemExit as left:  # so click leaves when its own writing met the closed pipe
+        code = failures.CUT_OFF if failures.was_cut_off() else left.code
     except Exception as error:  # noqa: BLE001 - the last handler: a person gets a sentence, never a trace
         code = failures.unforeseen(error, as_json=as_json)
-    failures.drain()
+    code = failures.drain(code)
     return code if isinstance(code, int) else 0
 
 

@@ -10,11 +10,13 @@ import json
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
 
 DEBUG = "CASEMATE_DEBUG"
+CUT_OFF = 141  # as a shell reports a program that a closed pipe ended
 
 
 def wants_json(arguments: list[str]) -> bool:
@@ -49,12 +51,33 @@ def unforeseen(error: Exception, *, as_json: bool) -> int:
     return code
 
 
-def drain() -> None:
-    """Flush stdout; one that takes no more (a full disk) is put aside, so that leaving the program is silent."""
+def open_streams() -> None:
+    """Give a program that was started without stdout or stderr a place to write to.
+
+    Their numbers are taken too, so that no file which is opened later gets what is meant for a terminal.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the program ends
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
+
+
+def was_cut_off() -> bool:
+    """Whether click put stdout aside because nobody reads it any more."""
+    return type(sys.stdout).__name__ == "PacifyFlushWrapper"  # of click.utils, which does not export it
+
+
+def drain(code: object) -> object:
+    """Flush stdout; the exit code. One that takes no more is put aside, so that leaving the program is silent."""
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        return CUT_OFF if isinstance(error, BrokenPipeError) else code
+    return code
 
 
 def _told(error: Exception) -> tuple[str, str, str, int]:

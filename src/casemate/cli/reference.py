@@ -61,7 +61,7 @@ def make(
     if target is None:
         click.echo(made)
         return
-    keyfiles.write(target, made, mode=0o644)
+    keyfiles.write(target, made, mode=0o644, parents=False)
     output.emit({"written": str(target), "bytes": len(made)}, as_json=as_json)
 
 

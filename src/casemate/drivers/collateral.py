@@ -11,8 +11,10 @@ Rules
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urldefrag, urlsplit
@@ -20,7 +22,7 @@ from urllib.parse import urldefrag, urlsplit
 import msgspec
 from msgspec import Meta
 
-from casemate.drivers import keyfiles, statements
+from casemate.drivers import keyfiles, statements, userfiles
 from casemate.errors import Malformed, Unavailable, Unusable
 
 FORMAT = "casemate-collateral/1"
@@ -92,6 +94,8 @@ class Store:
             self._bundle = {e.url: e for e in read_bundle(path)}
         elif not path.is_dir():
             raise Unusable(f"no collateral at {path}", hint="casemate collateral fetch PATH makes a store")
+        elif not _is_store(path):
+            raise Unusable(f"{path} is a folder of something else", hint="name a store, or a new or empty folder")
 
     @classmethod
     def make(cls, folder: Path) -> Store:
@@ -148,13 +152,9 @@ class Store:
     def _read(self, path: Path, url: str | None) -> Entry | None:
         """The entry in a file; `url` is the one that it must be of."""
         try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_FILE + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-        try:
+            if not path.exists():
+                return None
+            data = userfiles.read(path, _MAX_FILE)
             found = msgspec.json.decode(data, type=Entry)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _damaged(path) from error
@@ -163,25 +163,29 @@ class Store:
         return found
 
 
+def _is_store(folder: Path) -> bool:
+    """Whether nothing is in the folder but what a store keeps there."""
+    try:
+        seen = [entry.name for entry in islice(os.scandir(folder), 64)]
+    except OSError as error:
+        raise Unusable(f"{folder} cannot be read: {error.strerror}") from error
+    kept = [n for n in seen if n.startswith(("host-", ".")) or (len(n) == 64 + len(_SUFFIX) and n.endswith(_SUFFIX))]
+    return not seen or bool(kept)
+
+
 def write_bundle(path: Path, entries: Iterable[Entry]) -> int:
     """Write entries as one file, in the order of URLs; returns how many."""
     ordered = sorted(entries, key=lambda e: e.url)
     data = msgspec.json.encode(_Bundle(format=FORMAT, entries=ordered))
     if len(data) > MAX_BUNDLE:
         raise Unusable(f"the bundle would have {len(data)} bytes, at most {MAX_BUNDLE} are read")
-    keyfiles.write(path, msgspec.json.format(data, indent=1), mode=0o644)
+    keyfiles.write(path, msgspec.json.format(data, indent=1), mode=0o644, parents=False)
     return len(ordered)
 
 
 def read_bundle(path: Path) -> list[Entry]:
     """A bundle's entries. Kind, subject and expiry are told anew from the bytes; `Malformed` names what is wrong."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BUNDLE + 1)
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BUNDLE:
-        raise Malformed(f"{path}: more than {MAX_BUNDLE} bytes")
+    data = userfiles.read(path, MAX_BUNDLE)
     try:
         bundle = msgspec.json.decode(data, type=_Bundle)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from casemate.drivers import userfiles
 from casemate.errors import Unusable
 
 LIMIT = 1 << 20
@@ -14,21 +14,21 @@ LIMIT = 1 << 20
 
 def read(path: Path) -> bytes:
     """A private file; one that others may read or write is `Unusable`."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise Unusable(f"{path} is open to other users", hint=f"chmod 600 {path}")
-            return file.read(LIMIT)
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
+    return userfiles.read(path, LIMIT, private=True)
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data` in one step; it is on disk when this returns."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def write(path: Path, data: bytes, *, mode: int = 0o600, parents: bool = True) -> None:
+    """Replace the regular file at `path`, or behind it where it is a link, in one step; on disk when this returns.
+
+    `parents` makes the folders above: not where a user named the file, who may have mistyped it.
+    """
     try:
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file():
+            raise Unusable(f"{path} is not a regular file and is left alone")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        if parents:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
         with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
             file.write(data)

@@ -30,12 +30,13 @@ from urllib.parse import urldefrag, urlsplit
 import msgspec
 from msgspec import Meta
 
-from casemate.drivers import collateral, http, statements
+from casemate.drivers import collateral, http, statements, userfiles
 from casemate.drivers.collateral import Entry, Store
 from casemate.errors import Malformed, Unavailable, Unusable
 
 FILE = "collateral.toml"
 GAP = 1.0
+_MAX_SETTINGS = 1 << 20
 DAY = timedelta(days=1)
 _DEFAULT_WAIT = 10.0  # where a service that is too busy does not say for how long
 _LONGEST = 3600.0
@@ -71,10 +72,8 @@ def load(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(userfiles.read(path, _MAX_SETTINGS).decode("utf-8"))
         found = msgspec.convert(document, Settings, dec_hook=_path)
-    except OSError as error:
-        raise Unusable(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, msgspec.ValidationError) as error:
         raise Malformed(f"{path}: {error}") from error
     moved = (msgspec.structs.replace(s, ca=path.parent / s.ca) if s.ca else s for s in found.service)

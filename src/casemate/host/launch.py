@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from casemate.boot import initdata
-from casemate.drivers import accelerator, paths, qemu
+from casemate.drivers import accelerator, paths, qemu, userfiles
 from casemate.errors import CasemateError, Unavailable, Unusable
 from casemate.host import control, keeping, plan, ports, volumes, workloads
 from casemate.host.guestimage import GuestImage
@@ -31,6 +31,8 @@ from casemate.tee import room
 
 DEFAULT_MEMORY_MIB = 512
 MAX_VCPUS = 64
+MAX_FIRMWARE = 64 << 20
+MAX_INITRD = 512 << 20
 POOL_SIZE = 2
 INITDATA = "initdata.img"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
@@ -107,11 +109,11 @@ def plan_job(manifest: Manifest, image: GuestImage, options: Options) -> Job:
     firmware = options.firmware or _firmware(image, machine.firmware)
     changes: dict[str, object] = {}
     if firmware != image.firmware:
-        changes |= {"firmware": firmware.read_bytes(), "recorded": {}}
+        changes |= {"firmware": userfiles.read(firmware, MAX_FIRMWARE), "recorded": {}}
     if options.extra_command_line:
         changes["command_line"] = f"{launch.command_line} {options.extra_command_line}"
     if options.initrd is not None:
-        changes["initrd"] = options.initrd.read_bytes()
+        changes["initrd"] = userfiles.read(options.initrd, MAX_INITRD)
     launch = msgspec.structs.replace(launch, **changes)
     return Job(manifest, image, options, document, launch, machine, firmware, chosen, program)
 

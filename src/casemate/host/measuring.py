@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from casemate.drivers import userfiles
 from casemate.errors import Unusable
 from casemate.schema.launch import Launch
 from casemate.tee.room import Room
@@ -106,13 +107,7 @@ def _read(sources: Sources, name: str) -> bytes:
     if path is None:
         return b""
     limit = _LIMITS[name]
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limit + 1)
-    except OSError as error:
-        raise Unusable(f"{path}: {error.strerror}") from error
-    if len(data) > limit:
-        raise Unusable(f"{path}: more than {limit >> 20 or 1} MiB")
+    data = userfiles.read(path, limit)
     if not data and name != "initdata":
         raise Unusable(f"{path} is empty")
     return data

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from casemate.drivers import userfiles
 from casemate.errors import Malformed, Unusable
 from casemate.tee.files import MAX_FILES, MAX_SIZE, File
 
@@ -35,18 +35,7 @@ def read(paths: Iterable[Path]) -> list[File]:
 
 def read_file(path: Path, limit: int = MAX_SIZE) -> bytes:
     """The bytes of one regular file of at most `limit` bytes; `Unusable` where that cannot be."""
-    try:
-        # A named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Unusable(f"{path} is not a regular file")
-            data = file.read(limit + 1)
-    except (OSError, ValueError) as error:
-        raise Unusable(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > limit:
-        raise Malformed(f"{path}: more than {limit} bytes")
-    return data
+    return userfiles.read(path, limit)
 
 
 def _places(path: Path) -> Iterator[tuple[str, Path]]:

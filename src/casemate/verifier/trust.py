@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from casemate.crypto import pins
-from casemate.drivers import brokerclient
+from casemate.drivers import brokerclient, userfiles
 from casemate.errors import Malformed, Unusable
 from casemate.ledger import history
 from casemate.ledger.history import History
@@ -65,14 +65,10 @@ class Trust:
 
 def read(path: Path) -> Trust:
     """The trust file at `path`; `Unusable` when it is not there, `Malformed` when it breaks its format."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(LIMIT + 1)
-    except OSError as error:
-        raise Unusable(
-            f"no trust file at {path}: {error.strerror}",
-            hint="`casemate up` writes one for the local domain; for another, ask its operator and check the pins",
-        ) from error
+    hint = "`casemate up` writes one for the local domain; for another, ask its operator and check the pins"
+    if not path.exists():
+        raise Unusable(f"no trust file at {path}", hint=hint)
+    data = userfiles.read(path, LIMIT, hint=hint)
     return from_document(jcs.parse_object(data, "trust file", limit=LIMIT))
 
 
