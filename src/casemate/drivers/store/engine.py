@@ -2,8 +2,10 @@
 
 Rules
 1. What a transaction of `write` returned from is on disk: an acknowledged write survives kill -9.
-2. A write transaction takes the write lock at its start (BEGIN IMMEDIATE), so that it never fails half-way as busy.
-3. Failures of the database are `Unavailable`; they never carry values of a row.
+2. A write transaction takes the write lock at its start (SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory lock that all
+   replicas share), so that it never fails half-way as busy, as a deadlock or for what another one wrote meanwhile.
+3. Failures of the database are `Unavailable`; they never carry values of a row. A value that a database can't hold is
+   `Malformed`: it is the caller's, and no reason to refuse others.
 """
 
 from __future__ import annotations
@@ -18,10 +20,18 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, exc, make_url
 
-from casemate.errors import CasemateError, Unavailable, Unusable
+from casemate.errors import CasemateError, Malformed, Unavailable, Unusable
 
 BUSY_SECONDS = 10
 CONFLICT_ATTEMPTS = 5
+_WRITING = "SELECT pg_advisory_xact_lock(7215613)"
+# Of every connection: an acknowledged commit is on disk, though the server's default may be another one; and whoever
+# vanished in the middle of a transaction (a machine that lost its network) doesn't keep the others waiting for ever.
+_SESSION = (
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+    "SET lock_timeout = '30s'",
+)
 
 T = TypeVar("T")
 
@@ -47,20 +57,24 @@ class Store:
         if self.sqlite:
             event.listen(self._engine, "connect", _prepare)
             event.listen(self._engine, "begin", _begin)
+        else:
+            event.listen(self._engine, "connect", _settle)
 
     def _options(self) -> dict[str, Any]:
         if self.sqlite:
             return {"connect_args": {"timeout": BUSY_SECONDS}, "pool_size": 16, "max_overflow": 32}
-        return {"pool_pre_ping": True, "pool_size": 16, "max_overflow": 16}
+        query = self.url.query
+        arguments = (
+            {} if "connect_timeout" in query or self.url.get_driver_name() != "psycopg" else {"connect_timeout": 10}
+        )
+        return {"pool_pre_ping": True, "pool_size": 16, "max_overflow": 16, "connect_args": arguments}
 
     def migrate(self) -> None:
         """Bring the schema to the newest version; safe to call by several replicas.
 
         `Unusable` when a newer Casemate has brought it further than this one knows.
         """
-        with self.write() as connection:
-            if not self.sqlite:  # replicas that start together: one migrates, the others wait
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7215613)")
+        with self.write() as connection:  # replicas that start together: one migrates, the others wait
             self.upgrade(connection)
 
     def upgrade(self, connection: Connection, revision: str = "head") -> None:
@@ -111,6 +125,8 @@ class Store:
         lock = self._writer if self.sqlite else nullcontext()
         connect = self._engine.connect
         with self._failures(), lock, connect().execution_options(write=True) as connection, connection.begin():
+            if not self.sqlite:
+                connection.exec_driver_sql(_WRITING)
             yield connection
 
     def written(self, act: Callable[[Connection], T]) -> T:
@@ -134,6 +150,8 @@ class Store:
             yield
         except exc.IntegrityError:
             raise
+        except exc.DataError as error:
+            raise Malformed("a value that the store cannot hold") from error
         except exc.SQLAlchemyError as error:
             name = type(getattr(error, "orig", None) or error).__name__
             raise Unavailable(
@@ -145,6 +163,15 @@ def _revision(connection: Connection) -> str | None:
     from alembic.migration import MigrationContext
 
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _settle(connection: Any, _: object) -> None:
+    connection.autocommit = True
+    cursor = connection.cursor()
+    for statement in _SESSION:
+        cursor.execute(statement)
+    cursor.close()
+    connection.autocommit = False
 
 
 def _prepare(connection: Any, _: object) -> None:
