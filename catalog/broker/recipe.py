@@ -29,8 +29,9 @@ USER = "901:901"
 # Of what apt adds, not in the image: what only a shell, a terminal or a maintainer's script needs.
 LEFT_OUT = (
     "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bash-completion",
-    "usr/share/perl5", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/python3.13/pydoc_data",
-    "usr/lib/python3.13/idlelib", "usr/lib/python3.13/ensurepip", "usr/share/terminfo", "var/lib/dpkg", "var/cache",
+    "usr/share/perl5", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/lib/python3.13/pydoc_data", "usr/lib/python3.13/idlelib", "usr/lib/python3.13/ensurepip",
+    "usr/share/terminfo", "var/lib/dpkg", "var/cache",
     "usr/sbin", "usr/share/keyrings", "usr/share/debconf",
 )  # fmt: skip
 ENTRYPOINT = ("/usr/bin/python3.13", "-I", "/opt/broker/start.py")
@@ -52,6 +53,12 @@ def build(target: Path, say: Callable[[str], None]) -> None:
     shutil.copyfile(HERE / "start.py", target / "opt/broker/start.py")
     for name in LEFT_OUT:
         shutil.rmtree(target / name, ignore_errors=True)
+    for program in (target / "usr/bin").iterdir():  # no shell, no tools: what runs here is Python
+        if program.name != f"python{PYTHON}":
+            program.unlink()
+    roots = sorted((target / "usr/share/ca-certificates/mozilla").glob("*.crt"))
+    (target / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
+    (target / "etc/ssl/certs/ca-certificates.crt").write_text("".join(root.read_text() for root in roots))
     for name in ("var/lib/casemate", "run/secrets", "run/casemate", "tmp", "proc", "sys", "dev"):
         (target / name).mkdir(parents=True, exist_ok=True)
     uid, gid = USER.split(":")
@@ -70,7 +77,7 @@ def wheels(site: Path, say: Callable[[str], None]) -> None:
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     done = subprocess.run(
         [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-         "--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_28", "--link-mode", "copy",
+         "--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_40", "--link-mode", "copy",
          "--target", str(site), "--requirements", str(ROOT / "requirements/run.txt")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -87,7 +94,9 @@ def resolve() -> list[debs.Package]:
     with tempfile.TemporaryDirectory(prefix="casemate-apt-") as folder:
         apt = AptRoot(Path(folder), SUITE)
         apt.update()
-        names = sorted((set(apt.resolve(WANTED)) | {"base-files", "libgcc-s1", "libstdc++6"}) - (unneeded - {"libgcc-s1"}))
+        names = sorted(
+            (set(apt.resolve(WANTED)) | {"base-files", "libgcc-s1", "libstdc++6"}) - (unneeded - {"libgcc-s1"})
+        )
         return apt.describe(names)
 
 
@@ -103,12 +112,14 @@ def layout(out: Path, say: Callable[[str], None]) -> str:
         build(root, say)
         made = Layout.create(out)
         layer = make.add_layer(made, make.folder_tar(root, owner=(0, 0)))
-        process = oci.Process(Entrypoint=list(ENTRYPOINT), User=USER, ExposedPorts={"8443/tcp": {}}, StopSignal="SIGTERM")
+        process = oci.Process(
+            Entrypoint=list(ENTRYPOINT), User=USER, ExposedPorts={"8443/tcp": {}}, StopSignal="SIGTERM"
+        )
         return make.add_image(made, [layer], process).digest
 
 
 def _ram() -> Path | None:
-    ram = Path("/dev/shm")  # file creation on some root disks is slow
+    ram = Path("/dev/shm")  # noqa: S108 - `tempfile` makes a private folder in it; file creation on some root disks is slow
     return ram if ram.is_dir() else None
 
 
