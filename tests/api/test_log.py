@@ -12,6 +12,7 @@ from casemate.drivers import brokerclient, logclient
 from casemate.errors import Refused
 from casemate.ledger import entry, history, merkle, note, receipt, tiles
 from casemate.testing import broker as brokers
+from casemate.testing import issuer
 from casemate.testing.broker import Guest
 from casemate.verifier import log as logs
 from casemate.wire import jcs
@@ -235,3 +236,30 @@ def test_another_log_is_refused(service, log):
 def checkpoint(service, log):
     with logclient.reading(service.url, service.pin) as fetch:
         return logs.newest(fetch, log).checkpoint
+
+
+def test_an_auditor_of_a_tenant_sees_that_tenants_entries_alone(service, log):
+    for tenant in ("acme", "umbrella"):
+        service.admin.call("POST", "/tenants", {"name": tenant})
+    key = issuer.new_key("EdDSA")
+    service.admin.call("POST", "/admins?tenant=acme", {"name": "kim", "role": "auditor", "key": issuer.public_pem(key)})
+    now = int(time.time())
+    head = {"alg": issuer.jws.of(key.public_key()).algorithm, "kid": issuer.thumbprint(key)}
+    token = issuer.compact(key, head, {"aud": "KBS", "iat": now, "exp": now + 60})
+    apps = {tenant: service.found(tenant=tenant) for tenant in ("acme", "umbrella")}
+
+    def seen(query=""):
+        period = "since=2026-01-01T00:00:00Z&until=2100-01-01T00:00:00Z"
+        path = f"/casemate/v0/admin/receipts?{period}{query}"
+        got = service.call("GET", path, Authorization=f"Bearer {token}")
+        if got.status != 200:
+            return got.status
+        rows = [receipt.verify(receipt.from_document(row), log) for row in got.json()["receipts"]]
+        return {(row.entry.kind, row.fields.get("app")) for row in rows}
+
+    assert ("release.add", apps["acme"].app_id) in seen()
+    assert ("release.add", apps["umbrella"].app_id) not in seen() | seen(f"&app={apps['umbrella'].app_id}")
+    assert seen("&tenant=acme") == seen()
+    assert seen("&tenant=umbrella") == 403
+    rotate = service.call("POST", "/casemate/v0/admin/log/rotate", {}, Authorization=f"Bearer {token}")
+    assert rotate.status == 403
