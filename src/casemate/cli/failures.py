@@ -67,7 +67,7 @@ def open_streams() -> None:
 
 def was_cut_off() -> bool:
     """Whether click put stdout aside because nobody reads it any more."""
-    return type(sys.stdout).__name__ == "PacifyFlushWrapper"  # of click.utils, which does not export it
+    return type(sys.stdout).__name__.endswith("PacifyFlushWrapper")  # click does not export it under a lasting name
 
 
 def drain(code: object) -> object:
