@@ -36,7 +36,8 @@ def tenant(tx: Connection, name: str | None) -> str | None:
 
 def all_tenants(tx: Connection) -> dict[str, str]:
     """Settings by name; the broker's own is among them as `*` once it was set."""
-    return dict(tx.execute(select(tenants.c.name, tenants.c.settings).order_by(tenants.c.name)).tuples().all())
+    rows = tx.execute(select(tenants.c.name, tenants.c.settings).order_by(tenants.c.name))
+    return {row.name: row.settings for row in rows}
 
 
 def set_tenant(tx: Connection, name: str | None, settings: str, now: datetime) -> bool:
