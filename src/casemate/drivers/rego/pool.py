@@ -83,7 +83,10 @@ _REASONS = {
 
 
 class Pool:
-    """Evaluators for a broker. Safe to use from any thread. `close` ends the children."""
+    """Evaluators for a broker. Safe to use from any thread. `close` ends the children.
+
+    `clock` is what back-off goes by; deadlines are real time.
+    """
 
     def __init__(self, size: int = 2, *, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._size, self._seconds, self._clock = max(1, size), seconds, clock
@@ -147,7 +150,7 @@ class Pool:
         worker = self._take(group)
         reason = "its evaluator broke down"
         try:
-            found = worker.ask(documents, question, self._clock() + self._seconds)
+            found = worker.ask(documents, question, time.monotonic() + self._seconds)
         except TooLate:
             reason = f"it took longer than {self._seconds:g} seconds"
         except Ended:
@@ -175,7 +178,7 @@ class Pool:
 
     def _take(self, group: str) -> Worker:
         """An evaluator of that group, alone for this thread."""
-        deadline = self._clock() + WAIT_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         with self._free:
             while True:
                 if self._closed:
@@ -190,7 +193,7 @@ class Pool:
                 if self._idle:  # one of another group makes room
                     self._idle.pop(0).kill()
                     break
-                if not self._free.wait(max(0.0, deadline - self._clock())) and self._clock() >= deadline:
+                if not self._free.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
                     raise Unavailable("every policy evaluator is busy", hint="try again in a moment")
         return self._started(group)
 

@@ -1,0 +1,216 @@
+"""Policies that crash, loop and hoard; many threads at a time; children that are killed. The service goes on."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from casemate.drivers.rego import Broken, Pool, compile_policy
+from casemate.drivers.rego import pool as pools
+from casemate.drivers.rego.compile import program
+from casemate.errors import Malformed, Unavailable
+
+HEAD = "package policy\nimport rego.v1\n"
+GOOD = HEAD + 'trust_claims := {"hardware": 2} if input.x in query_reference_value("known")\n'
+
+
+def good(pool, group=""):
+    """The answer of a sound policy."""
+    asked = {"given": {"x": 1}, "references": {"known": [1]}, "group": group}
+    return pool.evaluate(pool.compiled(GOOD), **asked).values
+
+
+BOMBS = {
+    "loop": "a := count([1 | some i in numbers.range(1, 99999); some j in numbers.range(1, 99999); i * j == -7])",
+    "regex": 'a := regex.match("(a+)+$", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab")',
+    "memory": "a := [x | some i in numbers.range(1, 90000); x := numbers.range(1, 90000 + i - i)]",
+    "nested": "a := json.marshal([x | some i in numbers.range(1, 300); x := numbers.range(1, 90000)])",
+    "text": 'a := concat("", [s | some i in numbers.range(1, 99999); s := sprintf("%0200d", [i])])',
+    "number": "a := product(numbers.range(1, 99999))",
+    "conflict": "a := 1\na := 2",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BOMBS))
+def test_a_bomb_fails_its_own_request_alone(pool, name):
+    policy = pool.compiled(HEAD + BOMBS[name])
+    with pytest.raises(Broken):
+        pool.evaluate(policy, given={})
+    assert good(pool) == {"trust_claims": {"hardware": 2}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "package other\na := 1",
+        HEAD + "a := {",
+        HEAD + "a := nobody(1)",
+        HEAD + "a := b\nb := a",
+        HEAD + "a := http.send({})",
+        HEAD + "a := opa.runtime()",
+        HEAD + "a := 1\0",
+        "a" * (257 << 10),
+        HEAD + 'a := allow with input as {"z": 1}',
+        HEAD
+        + "a if allow with input as {}\nallow if input.x == 3\nb if { allow with input.z as 3 }\nw := allow with input",
+    ],
+)
+def test_what_cannot_be_compiled_is_malformed(text):
+    with pytest.raises(Malformed):
+        compile_policy(text)
+
+
+def test_an_error_names_its_line():
+    with pytest.raises(Malformed) as caught:
+        compile_policy(HEAD + "a := 1\n\nb := [1, 2\n")
+    assert 5 in {problem.line for problem in caught.value.problems}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.one_of(st.text(max_size=200), st.text(alphabet='ab:={}[]()"`|.,;_%<>!0 1\n\t', max_size=120)))
+def test_any_text_compiles_or_is_malformed(text):
+    try:
+        compile_policy(HEAD + text)
+    except Malformed:
+        pass
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(JSON)
+def test_any_input_has_an_answer_and_comes_back_as_it_is(pool, value):
+    policy = pool.compiled(HEAD + "same := input.x\nother if input.x != query_reference_value(input.y)\n")
+    answer = pool.evaluate(policy, given={"x": value, "y": value})
+    assert answer.values == {"same": value}  # neither is anything compared with a value that is missing
+
+
+def test_a_child_that_is_killed_is_replaced(pool):
+    good(pool)
+    for pid in pool.pids():
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.05)
+    values = []
+    for _ in range(4):
+        try:
+            values.append(good(pool))
+        except Broken:
+            continue
+    assert values[-1] == {"trust_claims": {"hardware": 2}}
+
+
+def test_many_threads_get_their_own_answers():
+    pool = Pool(2)
+    policy = pool.compiled(HEAD + "twice := input.x * 2\n")
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            found = list(threads.map(lambda n: pool.evaluate(policy, given={"x": n}).values["twice"], range(400)))
+        assert found == [2 * n for n in range(400)]
+        assert pool.figures.started <= 2
+    finally:
+        pool.close()
+
+
+def test_threads_with_bombs_among_them(pool):
+    bomb = pool.compiled(HEAD + "a := count([1 | some i in numbers.range(1, 99999); numbers.range(1, i)[_] == -1])")
+
+    def ask(number):
+        try:
+            return pool.evaluate(bomb, given={}) if number % 8 == 0 else good(pool)
+        except Broken:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(ask, range(64)))
+    assert [f for n, f in enumerate(found) if n % 8] == [{"trust_claims": {"hardware": 2}}] * 56
+    assert found[::8] == [None] * 8
+
+
+def test_a_policy_that_breaks_its_child_is_set_aside_for_a_while():
+    now = [0.0]
+    pool = Pool(1, seconds=0.1, clock=lambda: now[0])
+    try:
+        slow = pool.compiled(HEAD + BOMBS["regex"])
+        for _ in range(pools.PATIENCE):
+            with pytest.raises(Broken):
+                pool.evaluate(slow, given={})
+        killed = pool.figures.killed
+        with pytest.raises(Broken, match="set aside"):
+            pool.evaluate(slow, given={})
+        assert pool.figures.killed == killed  # it was not tried
+        assert good(pool)
+        now[0] += pools.LONGEST
+        with pytest.raises(Broken, match="longer than"):
+            pool.evaluate(slow, given={})
+    finally:
+        pool.close()
+
+
+def test_groups_never_share_a_child():
+    pool = Pool(1)
+    try:
+        good(pool, "one")
+        first = pool.pids()
+        good(pool, "one")
+        assert pool.pids() == first
+        good(pool, "two")
+        assert pool.pids() != first
+    finally:
+        pool.close()
+
+
+def test_children_that_do_not_start_are_not_tried_at_once(pool, monkeypatch):
+    made = Pool(1)
+    monkeypatch.setattr("casemate.drivers.rego.worker.program", lambda _: ["/bin/false"])
+    with pytest.raises(Unavailable):
+        made.evaluate(pool.compiled(GOOD), given={})
+    monkeypatch.setattr("casemate.drivers.rego.worker.program", program)
+    with pytest.raises(Unavailable):
+        made.evaluate(pool.compiled(GOOD), given={})
+    time.sleep(0.3)
+    assert made.evaluate(pool.compiled(GOOD), given={"x": 1}, references={"known": [1]}).values
+    made.close()
+
+
+def test_a_closed_pool_answers_nobody_and_leaves_no_child():
+    pool = Pool(1)
+    good(pool)
+    pids = pool.pids()
+    pool.close()
+    with pytest.raises(Unavailable):
+        good(pool)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_busy_evaluators_are_waited_for(pool):
+    """More questions than children: all get their answer."""
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(good(pool))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 10
+
+
+def test_a_child_is_confined(pool):
+    good(pool)
+    assert "limits" in pool.figures.confinement
+    status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    if "seccomp" in pool.figures.confinement:
+        assert "Seccomp:\t2" in status
