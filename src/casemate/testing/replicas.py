@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -78,8 +79,9 @@ class Replica:
             "--log",
             str(self.folder / "log"),
         ]
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
         with (self.folder / "stderr").open("ab") as said:
-            self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
         deadline = time.monotonic() + _START
         while self._child.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(CasemateError):
