@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from casemate.errors import Unusable
+from casemate.errors import Malformed, Unusable
 from casemate.host import guestimage, measuring
 from casemate.host.guestimage.image import describe
 from casemate.host.measuring import Sources
@@ -110,7 +110,7 @@ def test_what_does_not_go_together(files, names, options, message):
 def test_files_are_bounded_and_not_empty(tmp_path, monkeypatch):
     monkeypatch.setitem(measuring._LIMITS, "kernel", 4)
     (tmp_path / "kernel").write_bytes(b"12345")
-    with pytest.raises(Unusable, match="more than"):
+    with pytest.raises(Malformed, match="more than"):
         launch(kernel=tmp_path / "kernel")
     (tmp_path / "kernel").write_bytes(b"")
     with pytest.raises(Unusable, match="is empty"):
