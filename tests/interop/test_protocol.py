@@ -214,3 +214,23 @@ class TestStrict:
 
     def test_our_own_api_keeps_its_statuses(self, strict):
         assert client(strict).call("GET", "/casemate/v0/apps/none").status == 404
+
+    def test_an_attested_session_gets_its_token_again(self, strict):
+        app, guest = with_key(strict)
+        guest.auth()
+        question, message = guest.cookie, guest.message()
+        assert guest.attest(message).status == 200
+        first = guest.claims()
+        assert guest.attest({"whatever": 1}).status == 200
+        again = guest.claims()
+        assert (again["submods"], again["exp"]) == (first["submods"], first["exp"])
+        assert guest.opened(guest.get(app.path)) == b"the key"
+        assert guest.attest(message, question).status == 401  # its question is answered once all the same
+
+
+def test_an_attested_session_must_ask_again(service):
+    guest = client(service)
+    guest.auth()
+    message = guest.message()
+    assert guest.attest(message).status == 200
+    assert guest.attest(message).status == 401

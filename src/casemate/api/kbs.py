@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_resource
 from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
-from casemate.broker import decide, journal, leases, repositories, resources, secrets, sessions
+from casemate.broker import again, decide, journal, leases, repositories, resources, secrets, sessions
 from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.errors import Malformed
@@ -65,6 +65,8 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return _with_cookie(response, asked.cookie, broker.settings.challenge_seconds)
 
     def attest(request: Request, body: bytes) -> Response:
+        if (token := again.token(broker, cookie := request.cookies.get(COOKIE, ""))) is not None:
+            return _with_cookie(answer({"token": token}), cookie, broker.settings.token_seconds)
         said = parsed(body, Attestation, "attestation")
         renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
         admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said, renews)
@@ -100,7 +102,8 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return answer({})
 
     def begun(request: Request) -> None:
-        decide.begun(broker, request.cookies.get(COOKIE, ""))
+        if again.token(broker, cookie := request.cookies.get(COOKIE, "")) is None:
+            decide.begun(broker, cookie)
 
     resource = "/kbs/v0/resource/{repo}/{type}/{tag}"
     return [

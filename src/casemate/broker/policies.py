@@ -242,7 +242,7 @@ def _resource(broker: Broker, session: Session, policy: Stored, data: dict[str, 
     key = (session.attestation, policy.digest, inputs.digest(data))
     if key in held.known:
         return _allow(held.known[key], wanted)
-    claims = _claims(broker, session)
+    claims = claims_of(broker, session)
     if claims is None:
         return _finding("policy.resource", wanted, "the attestation is not recorded (any more)", "attest again")
     try:
@@ -270,16 +270,17 @@ def _volatile(compiled: Compiled) -> bool:
     return any(name.startswith(("time.now", "rand.", "uuid.")) for name in compiled.needs)
 
 
-def _claims(broker: Broker, session: Session) -> dict[str, Any] | None:
+def claims_of(broker: Broker, session: Session) -> dict[str, Any] | None:
+    """The claims of a session's token, as they were recorded at its attestation; None when they are not (any more)."""
     if not session.attestation:
         return None
-    found = broker.policies.claims.get(session.attestation)
-    if found is None:
+    claims = broker.policies.claims.get(session.attestation)
+    if claims is None:
         with broker.store.read() as tx:
-            found = stored.claims_of(tx, session.attestation)
-        if found is not None:
-            broker.policies.remember(broker.policies.claims, session.attestation, found)
-    return found
+            claims = stored.claims_of(tx, session.attestation)
+        if claims is not None:
+            broker.policies.remember(broker.policies.claims, session.attestation, claims)
+    return claims
 
 
 def _text(broker: Broker, tx: Connection, policy: Stored) -> str:
