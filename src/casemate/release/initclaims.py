@@ -22,7 +22,11 @@ def claims(document: bytes | None) -> dict[str, Any] | None:
     """The claims, or None where there is no document with a `[data]` map; `Malformed` when a part cannot be read."""
     if document is None:
         return None
-    data = _toml(document.decode("utf-8", "surrogatepass"), "initdata").get("data")
+    try:
+        text = document.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed("initdata: not UTF-8") from error
+    data = _toml(text, "initdata").get("data")
     if not isinstance(data, dict):
         return None
     found: dict[str, Any] = {}
