@@ -16,6 +16,7 @@ from starlette.responses import Response
 from casemate.api.answers import Endpoint, route
 from casemate.broker import access, approvals, tenants
 from casemate.broker.refusals import Missing
+from casemate.errors import Malformed
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -111,7 +112,7 @@ def _held(broker: Broker, request: Request, act: str, body: bytes) -> Response |
     if not tenants.settings(broker, request.state.tenant).holds(act):
         return None
     if len(body) > _MAX_KEPT:
-        raise Missing(f"a change under the two-person rule has at most {_MAX_KEPT} bytes")
+        raise Malformed(f"a change under the two-person rule has at most {_MAX_KEPT} bytes")
     admin: access.Admin = request.state.admin
     change = approvals.Change(
         act=act,

@@ -128,8 +128,8 @@ def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
         )
     _demand_other(found, admin)
     with broker.store.write() as tx:
-        _demand_still(tx, change)
         _decide(tx, broker, found, pending.APPROVED, admin)
+        _demand_still(tx, change)
         told = {
             "tenant": found.tenant,
             "approval": number,

@@ -1,0 +1,257 @@
+"""The two-person rule over HTTP, on both databases: nothing takes effect before another owner said yes to it."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from casemate.broker import approvals
+from casemate.drivers.brokerclient import Pending
+from casemate.drivers.store import pending
+from casemate.drivers.store.tables_access import approvals as table
+from casemate.errors import Refused
+from casemate.testing import broker as brokers
+from casemate.testing import issuer as fakes
+from casemate.testing import postgres, programs
+from casemate.testing.broker import rules
+
+BASE = "/casemate/v0/admin"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("broker")
+    if request.param == "sqlite":
+        made = brokers.start(folder)
+        yield made
+        made.stop()
+        return
+    try:
+        with postgres.server() as url:
+            made = brokers.start(folder, store=url)
+            yield made
+            made.stop()
+    except programs.Missing as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def people(service):
+    """Admins of a tenant whose platforms, secrets and releases need two owners; and an owner of another."""
+    service.admin.call("POST", "/tenants", {"name": "acme"})
+    keys = {}
+    for name, role in (("ann", "owner"), ("bea", "owner"), ("opa", "operator"), ("ada", "auditor")):
+        keys[name] = _admin(service, name, role, "acme")
+    keys["zoe"] = _admin(service, "zoe", "owner", "other")
+    acts = ["app.platforms", "resource.put", "release.add"]
+    service.admin.call("POST", "/tenants/acme", {"two_person": acts})
+    return keys
+
+
+def _admin(service, name, role, tenant):
+    if tenant == "other":
+        service.admin.call("POST", "/tenants", {"name": tenant})
+    key = fakes.new_key("EdDSA")
+    body = {"name": name, "role": role, "key": fakes.public_pem(key)}
+    service.admin.call("POST", f"/admins?tenant={tenant}", body)
+    return key
+
+
+def ask(service, key, method, path, body=None):
+    now = int(time.time())
+    header = {"alg": "EdDSA", "kid": fakes.thumbprint(key)}
+    token = fakes.compact(key, header, {"aud": "KBS", "iat": now, "exp": now + 60})
+    where = path if path.startswith("/kbs") else BASE + path
+    return service.call(method, where, body, Authorization=f"Bearer {token}")
+
+
+@pytest.fixture
+def app(service, people):
+    return service.admin.found("acme", "web", ("production",))["app_id"]
+
+
+def platforms(service, app):
+    return next(list(a.platforms) for a in service.admin.apps() if a.app_id == app)
+
+
+def wanted(service, people, app, who="ann", *names):
+    got = ask(service, people[who], "POST", f"/apps/{app}/platforms", {"platforms": names or ["development"]})
+    assert got.status == 202, got.body
+    return got.json()
+
+
+def approve(service, key, change, digest=None):
+    path = f"/approvals/{change['approval']}/approve"
+    return ask(service, key, "POST", path, {"digest": digest or change["digest"]})
+
+
+def test_a_change_waits_and_takes_effect_when_another_owner_approves(service, people, app):
+    change = wanted(service, people, app)
+    assert platforms(service, app) == ["production"]
+    assert (change["state"], change["who"], change["act"]) == ("pending", "key#acme/ann", "app.platforms")
+    shown = ask(service, people["bea"], "GET", f"/approvals/{change['approval']}").json()
+    assert shown["body"] == '{"platforms": ["development"]}'
+    done = approve(service, people["bea"], change)
+    assert (done.status, done.json()["outcome"]["status"], done.json()["state"]) == (200, 200, "approved")
+    assert platforms(service, app) == ["development"]
+
+
+def test_nobody_approves_their_own(service, people, app):
+    change = wanted(service, people, app)
+    got = approve(service, people["ann"], change)
+    assert (got.status, rules(got)) == (403, ["approval.other"])
+    assert platforms(service, app) == ["production"]
+
+
+@pytest.mark.parametrize(("who", "status"), [("opa", 403), ("ada", 403), ("zoe", 404)])
+def test_only_owners_of_the_tenant_approve(service, people, app, who, status):
+    change = wanted(service, people, app)
+    assert approve(service, people[who], change).status == status
+    assert platforms(service, app) == ["production"]
+
+
+def test_an_owner_of_the_broker_may_approve_and_is_bound_too(service, people, app):
+    with pytest.raises(Pending) as waits:
+        service.admin.allow(app, ("development",))
+    change = {"approval": waits.value.approval, "digest": waits.value.digest}
+    assert approve(service, people["bea"], change).status == 200
+    assert platforms(service, app) == ["development"]
+
+
+def test_the_digest_is_of_what_was_seen(service, people, app):
+    change = wanted(service, people, app)
+    for digest in ("sha256:" + "0" * 64, "x"):
+        got = approve(service, people["bea"], change, digest)
+        assert (got.status, rules(got)) == (409, ["approval.digest"])
+    other = wanted(service, people, app)  # the same words, another change
+    assert other["digest"] != change["digest"]
+    assert approve(service, people["bea"], change, other["digest"]).status == 409
+    assert platforms(service, app) == ["production"]
+
+
+def test_a_change_is_carried_out_once(service, people, app):
+    change = wanted(service, people, app)
+    assert approve(service, people["bea"], change).status == 200
+    got = approve(service, people["bea"], change)
+    assert (got.status, rules(got)) == (409, ["approval.state"])
+
+
+def test_rejected_is_rejected_and_one_may_take_back_ones_own(service, people, app):
+    for who in ("bea", "ann"):
+        change = wanted(service, people, app)
+        got = ask(service, people[who], "POST", f"/approvals/{change['approval']}/reject")
+        assert got.json()["state"] == "rejected"
+        assert approve(service, people["bea"], change).status == 409
+    assert platforms(service, app) == ["production"]
+
+
+def later(service):
+    return service.broker.clock() + timedelta(days=1, minutes=1)
+
+
+def test_a_change_expires(service, people, app):
+    change = wanted(service, people, app)
+    with service.broker.store.write() as tx:
+        assert not pending.decide(tx, change["approval"], "approved", "late", later(service))
+        pending.expire(tx, later(service))
+    assert approve(service, people["bea"], change).status == 409
+    listed = ask(service, people["bea"], "GET", "/approvals").json()["approvals"]
+    assert next(a["state"] for a in listed if a["approval"] == change["approval"]) == "expired"
+
+
+def test_of_many_who_decide_at_once_one_does(service, people, app):
+    for round_ in range(4):
+        change, answers = wanted(service, people, app, "ann", "development", *(["production"] * (round_ % 2))), []
+
+        def decide(how, key, change=change, answers=answers):
+            if how == "approve":
+                answers.append(approve(service, key, change).status)
+            else:
+                answers.append(ask(service, key, "POST", f"/approvals/{change['approval']}/reject").status)
+
+        threads = [
+            threading.Thread(target=decide, args=(how, people["bea"])) for how in ("approve", "reject", "approve") * 2
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(answers) == [200, 409, 409, 409, 409, 409]
+
+
+def test_a_secret_waits_sealed_and_is_shown_to_nobody(service, people, app):
+    secret = b"a very secret value"
+    got = ask(service, people["opa"], "POST", f"/kbs/v0/resource/acme/key/1?app={app}", secret)
+    assert got.status == 202
+    change = got.json()
+    shown = ask(service, people["ann"], "GET", f"/approvals/{change['approval']}")
+    assert shown.json()["body"] is None
+    assert shown.json()["bytes"] == len(secret)
+    with service.broker.store.read() as tx:
+        assert secret not in pending.get(tx, change["approval"]).sealed
+    assert service.admin.resources(app) == []
+    assert approve(service, people["ann"], change).json()["outcome"] == {"status": 200, "detail": ""}
+    assert [r["version"] for r in service.admin.resources(app)] == [1]
+
+
+def test_a_change_that_fails_says_why(service, people, app):
+    got = ask(service, people["ann"], "POST", f"/apps/{app}/releases", b"{}")
+    done = approve(service, people["bea"], got.json()).json()
+    assert done["state"] == "approved"
+    assert done["outcome"]["status"] == 400
+    assert done["outcome"]["detail"]
+
+
+def test_the_rule_protects_itself(service, people):
+    """One owner can neither lift the rule, nor make a second self."""
+    lifted = ask(service, people["ann"], "POST", "/tenants/acme", {"two_person": []})
+    second = {"name": "ann2", "role": "owner", "key": fakes.public_pem(fakes.new_key("EdDSA"))}
+    made = ask(service, people["ann"], "POST", "/admins", second)
+    gone = ask(service, people["ann"], "DELETE", "/admins?who=key%23acme%2Fbea")
+    assert (lifted.status, made.status, gone.status) == (202, 202, 202)
+    for change in (lifted, made, gone):
+        ask(service, people["ann"], "POST", f"/approvals/{change.json()['approval']}/reject")
+
+
+def test_what_a_removed_admin_asked_for_is_rejected(service, people, app):
+    key = fakes.new_key("EdDSA")
+    made = ask(
+        service, people["ann"], "POST", "/admins", {"name": "eve", "role": "owner", "key": fakes.public_pem(key)}
+    )
+    assert approve(service, people["bea"], made.json()).status == 200
+    change = wanted(service, {**people, "eve": key}, app, "eve")
+    gone = ask(service, people["ann"], "DELETE", "/admins?who=key%23acme%2Feve")
+    assert approve(service, people["bea"], gone.json()).status == 200
+    assert approve(service, people["bea"], change).status == 409
+    assert platforms(service, app) == ["production"]
+
+
+def test_the_rule_needs_two_owners(service, people):
+    service.admin.call("POST", "/tenants", {"name": f"solo{id(service)}"})
+    with pytest.raises(Refused) as refusal:
+        service.admin.call("POST", f"/tenants/solo{id(service)}", {"two_person": ["policy.set"]})
+    assert [f.rule for f in refusal.value.findings] == ["tenant.two_person"]
+
+
+@pytest.mark.parametrize("acts", [["app.list"], ["x"], ["é" * 5], ["a" * 100], ["policy.set"] * 65])
+def test_acts_that_are_none(service, people, acts):
+    got = ask(service, people["zoe"], "POST", "/tenants/other", {"two_person": acts})
+    assert got.status == 400
+
+
+def test_only_so_many_wait(service, people, app, monkeypatch):
+    monkeypatch.setattr(approvals, "MAX_WAITING", 0)
+    got = ask(service, people["ann"], "POST", f"/apps/{app}/platforms", {"platforms": ["development"]})
+    assert (got.status, rules(got)) == (409, ["approval.waiting"])
+
+
+def test_a_store_that_was_changed_by_hand_gives_no_other_change(service, people, app):
+    mine, other = wanted(service, people, app), wanted(service, people, app)
+    with service.broker.store.write() as tx:
+        foreign = pending.get(tx, other["approval"]).sealed
+        tx.execute(update(table).where(table.c.id == mine["approval"]).values(sealed=foreign))
+    got = approve(service, people["bea"], mine)
+    assert got.status == 400
+    assert platforms(service, app) == ["production"]
