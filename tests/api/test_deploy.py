@@ -1,4 +1,4 @@
-"""deploy/: the unit is one that systemd understands and that shuts the service in; the image recipe names what exists."""
+"""deploy/: systemd understands the unit, which shuts the service in; the image recipe names what exists."""
 
 import re
 import shutil
