@@ -64,6 +64,16 @@ def test_the_page_on_collateral_runs_as_it_stands(tmp_path):
     assert done.stdout.count("ACCEPTED") == 2
 
 
+def test_the_page_on_policies_runs_as_it_stands(tmp_path):
+    script = "".join(text for rest, text in blocks(ROOT / "docs/how-to/policies.md", "sh") if rest != "skip")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "3 of 3 cases are right" in done.stdout
+    assert "missing reference value: tpm/pcr4" in done.stdout
+
+
 def commands():
     """(page, words) of each call of casemate in a page's shell blocks."""
     for page in PAGES:
