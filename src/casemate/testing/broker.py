@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import rfc8785
+import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
@@ -79,6 +80,7 @@ class Service:
     stop: Callable[[], None]
     intake: Intake
     app: Starlette
+    server: uvicorn.Server
     vendor: FakeVendor = field(default_factory=FakeVendor)
 
     @property
@@ -140,7 +142,7 @@ def start(folder: Path, **options: Any) -> Service:
 
     admin = brokerclient.Admin(f"https://127.0.0.1:{settings.port}", broker.pin, folder / "admin.key")
     served: Starlette = running.config.loaded_app  # type: ignore[assignment] # what `server` was given
-    return Service(broker, clock, admin, folder / "admin.key", stop, served.state.intake, served)
+    return Service(broker, clock, admin, folder / "admin.key", stop, served.state.intake, served, running)
 
 
 def document(
