@@ -34,6 +34,7 @@ from casemate.ledger import history, merkle, note, tiles
 SUMMARY = "refusals"
 MAX_COUNTED = 256
 _TRIM_EVERY = 100
+_FORGET_EVERY = timedelta(seconds=10)
 
 
 class Decision(NamedTuple):
@@ -58,6 +59,8 @@ class Log:
         self._open: int | None = None  # a minute whose counts stand in the store and are no entry yet
         self._looked: int | None = None
         self._ungenuine = 0
+        self._forgot: datetime | None = None
+        self._edge = entries.Edge()  # used under the store's lock alone
         self._writer: Writer[Decision] = Writer(store, self._commit, self._tick)
 
     def pending(
@@ -87,7 +90,7 @@ class Log:
 
     def admin(self, tx: Connection, pending: entries.Pending) -> None:
         """Append one entry in a transaction that is under way; the last thing that it does."""
-        entries.append(tx, entries.lock(tx), [pending], self.sign, self.clock())
+        entries.append(tx, entries.lock(tx), [pending], self.sign, self.clock(), edge=self._edge)
 
     def count(self, act: str, rules: Collection[str]) -> None:
         """Count a refusal before evidence was genuine; nothing is written now."""
@@ -135,7 +138,8 @@ class Log:
     def _commit(self, tx: Connection, batch: Sequence[Work[Decision]]) -> None:
         now, state = self.clock(), entries.lock(tx)
         told = self._admitted(tx, batch)
-        record.spend_all(tx, [d.spends for d in told if d.spends is not None], now, self._keep)
+        nonces = [d.spends for d in told if d.spends is not None]
+        record.spend_all(tx, nonces, now, self._keep if self._forgets(now) else None)
         record.add(tx, [d.row for d in told])
         for table, values in _grouped(told):
             tx.execute(insert(table), values)
@@ -144,7 +148,14 @@ class Log:
             record.trim(tx)
             self._ungenuine = 0
         pending = [d.entry for d in told if d.entry is not None]
-        entries.append(tx, state, [*pending, *self._minutes(tx, now)], self.sign, now)
+        entries.append(tx, state, [*pending, *self._minutes(tx, now)], self.sign, now, edge=self._edge)
+
+    def _forgets(self, now: datetime) -> bool:
+        """Whether old nonces are to be forgotten again; not in every transaction."""
+        if self._forgot is not None and abs(now - self._forgot) < _FORGET_EVERY:
+            return False
+        self._forgot = now
+        return True
 
     def _admitted(self, tx: Connection, batch: Sequence[Work[Decision]]) -> list[Decision]:
         """The decisions that can stand; the others are told why at once."""

@@ -63,6 +63,24 @@ class Opened(NamedTuple):
     sealed: bytes
 
 
+class Edge:
+    """The right edge of the tree as it was appended last here; of use while nobody else appended since."""
+
+    def __init__(self) -> None:
+        self._at: tuple[int, bytes] | None = None
+        self._tiles: dict[tuple[int, int], bytes] = {}
+
+    def at(self, state: State) -> dict[tuple[int, int], bytes]:
+        """The tiles that are known of this state: none when another replica appended, or this one was rolled back."""
+        return dict(self._tiles) if self._at == (state.size, state.root) else {}
+
+    def keep(self, state: State, known: dict[tuple[int, int], bytes]) -> None:
+        """Remember the partial tiles of this state."""
+        partial = {level: (level, state.size >> tiles.HEIGHT * (level + 1)) for level in range(tiles.MAX_LEVEL + 1)}
+        self._tiles = {place: known[place] for place in partial.values() if place in known}
+        self._at = (state.size, state.root)
+
+
 Sign = Callable[[Connection, str, str], str]
 """The signed note of a text, by the shared key of that name; asked within the transaction."""
 
@@ -94,13 +112,16 @@ def lock(tx: Connection) -> State:
     return locked
 
 
-def append(tx: Connection, now: State, pending: Sequence[Pending], sign: Sign, moment: datetime) -> State:
-    """Add entries to the locked log; returns its new state."""
+def append(
+    tx: Connection, now: State, pending: Sequence[Pending], sign: Sign, moment: datetime, *, edge: Edge | None = None
+) -> State:
+    """Add entries to the locked log; returns its new state. `edge` spares reading what was written last."""
     if not pending:
         return now
     leaves = [merkle.leaf(one.entry) for one in pending]
-    read = reader(tx)
-    for level, number, hashes in tiles.appended(now.size, leaves, read):
+    known = edge.at(now) if edge is not None else {}
+    for level, number, hashes in tiles.appended(now.size, leaves, reader(tx, known)):
+        known[level, number] = hashes
         if tiles.width_at(level, number, now.size):
             tx.execute(update(t.log_tiles).where(*_tile(level, number)).values(hashes=hashes))
         else:
@@ -112,7 +133,10 @@ def append(tx: Connection, now: State, pending: Sequence[Pending], sign: Sign, m
         del row["entry"]
     tx.execute(insert(t.log_openings), openings)
     grown = now._replace(size=now.size + len(leaves), peaks=merkle.extended(now.size, now.peaks, leaves))
-    return _signed(tx, now, grown, sign, moment)
+    made = _signed(tx, now, grown, sign, moment)
+    if edge is not None:
+        edge.keep(made, known)
+    return made
 
 
 def _signed(tx: Connection, was: State, grown: State, sign: Sign, moment: datetime) -> State:
@@ -125,9 +149,9 @@ def _signed(tx: Connection, was: State, grown: State, sign: Sign, moment: dateti
     return made
 
 
-def reader(tx: Connection) -> tiles.Read:
-    """Tiles from the store, each asked for once."""
-    known: dict[tuple[int, int], bytes] = {}
+def reader(tx: Connection, known: dict[tuple[int, int], bytes] | None = None) -> tiles.Read:
+    """Tiles from the store, each asked for once; `known` are those that are at hand."""
+    known = {} if known is None else known
 
     def read(level: int, number: int) -> bytes:
         if (level, number) not in known:

@@ -116,9 +116,10 @@ def used(tx: Connection, nonces: Collection[str]) -> set[str]:
     return set(tx.execute(select(c).where(c.in_(nonces))).scalars()) if nonces else set()
 
 
-def spend_all(tx: Connection, nonces: Collection[str], now: datetime, keep: timedelta) -> None:
-    """Use up nonces that `used` did not know; forget those older than `keep`."""
-    tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
+def spend_all(tx: Connection, nonces: Collection[str], now: datetime, keep: timedelta | None) -> None:
+    """Use up nonces that `used` did not know; with `keep`, forget those that are older."""
+    if keep is not None:
+        tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
     if nonces:
         tx.execute(insert(t.spent_nonces), [{"nonce": nonce, "spent": millis(now)} for nonce in nonces])
 
