@@ -33,7 +33,7 @@ from casemate.api import (
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
-from casemate.broker import sweeping
+from casemate.broker import shapes, sweeping
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -54,6 +54,7 @@ def app(broker: Broker) -> Starlette:
         with sweeping.begun(broker):
             yield
 
+    shapes.ready(broker.settings.refused_tees)
     metrics = Metrics(broker.settings)
     made = Starlette(
         routes=[route for part in PARTS for route in part.routes(broker)],
