@@ -1,4 +1,4 @@
-"""The generated pages of docs/reference: the command line's help and the manifest's schema.
+"""The generated pages of docs/reference: the command line's help, the manifest's schema, the broker's API and settings.
 
 Without arguments compares them with what is stored (the gate); with --write writes them (`make docs`).
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import reference_api as api
 
 from casemate.cli import casemate
 from casemate.schema import json_schema
@@ -41,6 +42,8 @@ def main() -> int:
         "cli.md": command_line(),
         "manifest.md": manifest_page(json_schema.document()),
         "manifest.schema.json": json_schema.text(),
+        "api.md": api.page(),
+        "settings.md": api.settings(),
     }
     stale = 0
     for name, text in pages.items():

@@ -69,9 +69,12 @@ def problems(there: Iterable[BaseRoute], declared: Iterable[Operation] = operati
 def document(there: Iterable[BaseRoute], declared: Iterable[Operation] = operations.ALL) -> Schema:
     """OpenAPI 3.1 of these routes; one that nobody declared is there with its path alone."""
     known = {(one.method, one.path): one for one in declared}
-    found = [
-        known.get(name) or Operation(*name, "Not described", "Other") for name in sorted(served(there), key=_order)
-    ]
+    return described(known.get(name) or Operation(*name, "Not described", "Other") for name in served(there))
+
+
+def described(declared: Iterable[Operation]) -> Schema:
+    """OpenAPI 3.1 of these operations."""
+    found = sorted(declared, key=lambda one: (one.path, one.method))
     types = {id(kind): kind for one in found for kind in (one.body, one.answer) if isinstance(kind, type)}
     refs, parts = msgspec.json.schema_components(types.values(), ref_template=_TEMPLATE)
     schemas = dict(zip(types, refs, strict=True))
@@ -94,10 +97,6 @@ def document(there: Iterable[BaseRoute], declared: Iterable[Operation] = operati
             "securitySchemes": _SCHEMES,
         },
     }
-
-
-def _order(name: tuple[str, str]) -> tuple[str, str]:
-    return name[1], name[0]
 
 
 def _operation(one: Operation, schemas: Mapping[int, Schema]) -> Schema:
