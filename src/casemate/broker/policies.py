@@ -217,16 +217,16 @@ def judge(
     mapped = broker.settings.repos.get(path.partition("/")[0])
     with broker.store.read() as tx:
         owned = vaulted.owner(tx, path)
-        tenant = mapped if mapped is not None else accounts.tenant_of(tx, owned.app_id) if owned else None
+        holder = accounts.tenant_of(tx, owned.app_id) if owned else None
+        tenant = mapped if mapped is not None else holder
         policy = stored.current(tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
-        if policy is not None:
-            _text(broker, tx, policy)
-    alone = session.manifest_digest is None and mapped is not None and policy is not None
-    built_in = () if alone and owned is not None else resources.judge(broker, session, path)
+        text = _text(broker, tx, policy) if policy is not None else ""
+    alone = session.manifest_digest is None and mapped is not None and holder == mapped and policy is not None
+    built_in = () if alone else resources.judge(broker, session, path)
     if policy is None or (built_in and not all(f.ok for f in built_in)):
         return built_in  # what the built-in rules refuse, no policy opens
     asked = inputs.resource(plugin, path, query or {})
-    return (*built_in, _resource(broker, session, policy, asked, tenant or ""))
+    return (*built_in, _resource(broker, session, (policy, text), asked, tenant or ""))
 
 
 def narrow(
@@ -237,20 +237,22 @@ def narrow(
         policy = stored.current(tx, tenant).get((RESOURCE, RESOURCE_NAME))
         if policy is None:
             return ()
-        _text(broker, tx, policy)
-    return (_resource(broker, session, policy, inputs.resource(plugin, path, query), tenant),)
+        text = _text(broker, tx, policy)
+    return (_resource(broker, session, (policy, text), inputs.resource(plugin, path, query), tenant),)
 
 
-def _resource(broker: Broker, session: Session, policy: Stored, data: dict[str, Any], group: str) -> Finding:
+def _resource(broker: Broker, session: Session, rego: tuple[Stored, str], data: dict[str, Any], group: str) -> Finding:
+    policy, text = rego
     held, wanted = broker.policies, f"allow of {policy.name} {policy.digest}"
     key = (session.attestation, policy.digest, inputs.digest(data))
-    if key in held.known:
-        return _allow(held.known[key], wanted)
+    known = held.known.get(key)
+    if known is not None:
+        return _allow(known, wanted)
     claims = claims_of(broker, session)
     if claims is None:
         return _finding("policy.resource", wanted, "the attestation is not recorded (any more)", "attest again")
     try:
-        compiled = held.pool.compiled(held.texts[policy.digest])
+        compiled = held.pool.compiled(text)
         answer = held.pool.evaluate(compiled, given=claims, data=data, rules=("allow",), group=group)
         allowed = results.allowed(answer.values.get("allow"))
     except (Broken, Malformed) as error:

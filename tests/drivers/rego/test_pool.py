@@ -102,13 +102,21 @@ def test_a_child_that_is_killed_is_replaced(pool):
     for pid in pool.pids():
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.05)
-    values = []
-    for _ in range(4):
-        try:
-            values.append(good(pool))
-        except Broken:
-            continue
-    assert values[-1] == {"trust_claims": {"hardware": 2}}
+    assert good(pool) == {"trust_claims": {"hardware": 2}}
+
+
+def test_a_group_with_slow_policies_leaves_an_evaluator_to_others():
+    pool = Pool(2, seconds=5)
+    slow = pool.compiled(HEAD + "a := count([1 | some i in numbers.range(1, 60); numbers.range(1, 1000)[_] == i])")
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            crowd = [threads.submit(pool.evaluate, slow, given={}, group="crowd") for _ in range(12)]
+            assert good(pool, "one") == {"trust_claims": {"hardware": 2}}
+            ended = sum(one.done() for one in crowd)
+            assert all(one.result().values for one in crowd)
+        assert ended < 12
+    finally:
+        pool.close()
 
 
 def test_many_threads_get_their_own_answers():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +92,8 @@ class Pool:
         self._size, self._seconds, self._clock = max(1, size), seconds, clock
         self._free = threading.Condition()
         self._idle: list[Worker] = []
+        self._busy: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
         self._alive = 0
         self._closed = False
         self._start = _Trouble()
@@ -180,22 +182,56 @@ class Pool:
         """An evaluator of that group, alone for this thread."""
         deadline = time.monotonic() + WAIT_SECONDS
         with self._free:
-            while True:
-                if self._closed:
-                    raise Unavailable("the broker is stopping")
+            self._waiting[group] += 1
+            try:
+                found = self._chosen(group, deadline)
+            finally:
+                self._waiting[group] -= 1
+                self._waiting += Counter()  # forgets groups without anybody
+            self._busy[group] += 1
+        if found is not None:
+            return found
+        try:
+            return self._started(group)
+        except BaseException:
+            with self._free:
+                self._left(group)
+            raise
+
+    def _chosen(self, group: str, deadline: float) -> Worker | None:
+        """An idle evaluator, or None when there is room for a new one; called with the lock."""
+        while True:
+            if self._closed:
+                raise Unavailable("the broker is stopping")
+            if self._fair(group):
+                for worker in [worker for worker in self._idle if not worker.usable]:
+                    self._idle.remove(worker)
+                    worker.kill()
+                    self._alive -= 1
                 found = next((worker for worker in self._idle if worker.group == group), None)
                 if found is not None:
                     self._idle.remove(found)
                     return found
                 if self._alive < self._size:
                     self._alive += 1
-                    break
+                    return None
                 if self._idle:  # one of another group makes room
                     self._idle.pop(0).kill()
-                    break
-                if not self._free.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    raise Unavailable("every policy evaluator is busy", hint="try again in a moment")
-        return self._started(group)
+                    return None
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable("every policy evaluator is busy", hint="try again in a moment")
+            self._free.wait(left)
+
+    def _fair(self, group: str) -> bool:
+        """Whether this group leaves an evaluator to others that wait."""
+        others = any(count for name, count in self._waiting.items() if name != group)
+        return not others or self._busy[group] < max(1, self._size - 1)
+
+    def _left(self, group: str) -> None:
+        self._busy[group] -= 1
+        self._busy += Counter()
+        self._free.notify_all()
 
     def _started(self, group: str) -> Worker:
         try:
@@ -207,7 +243,6 @@ class Pool:
                 self._alive -= 1
                 if self._clock() >= self._start.until:
                     self._start.note(self._clock(), 1)
-                self._free.notify()
             raise
         with self._free:
             self._start = _Trouble()
@@ -229,7 +264,7 @@ class Pool:
                 self._idle.append(worker)
             else:
                 self._alive -= 1
-            self._free.notify()
+            self._left(worker.group)
 
     def pids(self) -> list[int]:
         """The idle children's process ids."""
