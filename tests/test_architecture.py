@@ -26,6 +26,7 @@ NAMED = {
     "policy/references/uvm.py": "a format that speaks of one TEE alone",
     "policy/references/corim_profiles.py": "profiles that speak of one TEE alone",
     "schema/endorsements.py": "the default of an anchor: it vouches for a bare TPM alone",
+    "broker/rvps.py": "a type of messages about reference values has the name of one",
     "broker/settings.py": "evidence without hardware is refused unless the operator says otherwise",
     "cli/run.py": "the default platform of a development machine",
     "cli/guest.py": "the default platform of a development machine",

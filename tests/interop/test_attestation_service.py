@@ -126,7 +126,7 @@ def test_a_challenge(served):
         [sample(runtime_data={"raw": ""})],
         [sample(runtime_data={"structured": {}}, runtime_data_hash_algorithm="md5")],
         [sample(init_data={})],
-        [sample(init_data={"init_data_toml": "algorithm = 1 ="})],
+        [sample(init_data={"init_data_toml": 'algorithm = "md5"'})],
     ],
 )
 def test_requests_that_are_none(served, asked):

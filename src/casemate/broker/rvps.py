@@ -10,6 +10,7 @@ Ids of signed documents: `<register>` where the document names no TEE, else `<te
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,11 @@ MAX_IDS = 1024
 MAX_VALUE = 64 << 10
 _ID = re.compile(r"[A-Za-z0-9_.:/+-]{1,512}")
 _SIGNED = ("corim", "signed", "in-toto", "slsa", "uvm", "casemate")
+# Messages of CoCo's provider in which nothing is signed.
+_UNSIGNED: dict[str, Callable[[bytes], Mapping[str, Any]]] = {
+    "sample": lambda payload: jcs.parse_object(payload, "reference values"),
+    "swid": swid.read,
+}
 
 
 class _Read(NamedTuple):
@@ -86,12 +92,9 @@ def listing(broker: Broker, tenant: str) -> list[dict[str, Any]]:
 
 def _read(broker: Broker, tenant: str, kind: str, payload: bytes) -> _Read:
     now = broker.clock()
-    if kind == "sample":
+    if kind in _UNSIGNED:
         _demand_unsigned(broker, tenant)
-        return _Read(jcs.parse_object(payload, "reference values"), "", now + KEPT, ())
-    if kind == "swid":
-        _demand_unsigned(broker, tenant)
-        return _Read(dict(swid.read(payload)), "", now + KEPT, ())
+        return _Read(dict(_UNSIGNED[kind](payload)), "", now + KEPT, ())
     if kind not in _SIGNED:
         raise Malformed("reference value message: type sample, swid, corim or signed is wanted")
     found = references.read(payload, _trust(broker, tenant), now)

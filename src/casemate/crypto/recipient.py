@@ -43,7 +43,7 @@ def members(given: dict[str, Any]) -> dict[str, Any]:
     kept = {name: given[name] for name in form if isinstance(given.get(name), str)}
     if not form or len(kept) != len(form):
         raise Malformed("tee-pubkey: a key of type EC, RSA or AKP with the members of its type is wanted")
-    if kept["alg"] == WEAK:
+    if kind == "RSA" and kept["alg"] == WEAK:
         raise Refused.because(
             "session.key",
             expected=f"{jwk.ALGORITHM}, {RSA_ALGORITHM} or {KEM_ALGORITHM}",

@@ -19,7 +19,10 @@ _POLICY, _MARK = "policy.rego", "policy_data := {"
 
 
 def claims(document: bytes | None) -> dict[str, Any] | None:
-    """The claims, or None where there is no document with a `[data]` map; `Malformed` when a part cannot be read."""
+    """The claims, or None where there is no document with a `[data]` map; `Malformed` when it is not TOML.
+
+    An entry that cannot be read stays the text that it is.
+    """
     if document is None:
         return None
     try:
@@ -31,11 +34,14 @@ def claims(document: bytes | None) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for name, value in data.items():
-        if name in _TOML and isinstance(value, str):
-            found[name] = _toml(value, f"initdata: {name}")
-        elif name == _POLICY and isinstance(value, str):
-            found["agent_policy_claims"] = _policy(value)
-        else:
+        try:
+            if name in _TOML and isinstance(value, str):
+                found[name] = _toml(value, f"initdata: {name}")
+            elif name == _POLICY and isinstance(value, str):
+                found["agent_policy_claims"] = _policy(value)
+            else:
+                found[name] = value
+        except Malformed:
             found[name] = value
     return found
 
