@@ -25,7 +25,10 @@ WANTED = 1000
 def main() -> int:
     """Print the figures; 1 when fewer decisions a second got through than the issue asks for."""
     with tempfile.TemporaryDirectory() as folder:
-        print(f"one fsync of this disk: {_fsync(Path(folder)) * 1000:.2f} ms")
+        busy = os.getloadavg()[0]
+        print(
+            f"one fsync of this disk: {_fsync(Path(folder)) * 1000:.2f} ms; {busy:.1f} others run on {os.cpu_count()} CPUs"
+        )
         with opened(f"sqlite:///{folder}/store.db") as log:
             best = _figures("SQLite", log)
     try:
@@ -38,11 +41,13 @@ def main() -> int:
 
 def _figures(name: str, log: Bare) -> float:
     alone = _rate(log, 1, SECONDS / 2)
+    begun = time.process_time()
     many = _rate(log, CALLERS, SECONDS)
+    spent = (time.process_time() - begun) / (many[0] * SECONDS)
     print(
         f"{name}: {many[0]:.0f} decisions/s from {CALLERS} callers, p50 {many[1]:.1f} ms, p99 {many[2]:.1f} ms;", end=""
     )
-    print(f" one caller alone {alone[0]:.0f}/s")
+    print(f" {spent * 1e6:.0f} us of our CPU each; one caller alone {alone[0]:.0f}/s")
     ids = [log.decide(nonce()) for _ in range(20)]
     begun = time.perf_counter()
     for number in ids * 5:
