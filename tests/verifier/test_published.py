@@ -15,10 +15,11 @@ import pytest
 from tests.verifier import facts
 
 from casemate.policy import document, references
-from casemate.schema.endorsements import Anchor
+from casemate.schema.endorsements import PRODUCTION, Anchor
 from casemate.tee.dcap import collateral
 from casemate.tee.files import File, sort
 from casemate.testing import published
+from casemate.verifier import anchors
 from casemate.verifier.files import Question, verify, verify_paths
 from casemate.verifier.reading import read
 from casemate.verifier.references import judge
@@ -62,13 +63,28 @@ FAILED = {
 }  # fmt: skip
 
 
+KEYED = "cpak_pub.pem"
+KEYLESS = sorted(i for i in JUDGED if i.startswith("cca/")) or ["none"]
+
+
 def as_of(sample: str) -> datetime:
     return datetime.fromisoformat(SAMPLES[sample]["as_of"] or "2026-11-21T00:00:00+00:00")
 
 
-def result(sample: str, **asked: Any):
+def own(sample: str, *names: str) -> anchors.Own:
+    """Files of a sample, given by the relying party as of a production platform's maker."""
+    return anchors.read(read([published.folder(sample) / name for name in names]), PRODUCTION)
+
+
+def bare(sample: str, **asked: Any):
     asked = {"now": as_of(sample), **asked}
     return verify_paths([published.folder(sample)], Question(**asked))
+
+
+def result(sample: str, **asked: Any):
+    """The sample judged; where its TEE has no vendor's root, with the key that the set names as the platform's."""
+    given = {"own": own(sample, KEYED)} if (published.folder(sample) / KEYED).exists() else {}
+    return bare(sample, **{**given, **asked})
 
 
 def failed(found) -> set[str]:
@@ -83,6 +99,20 @@ def test_every_sample_reaches_its_verdict(sample):
         wanted = "refused" if sample in FAILED else "accepted"
     assert (found.verdict, failed(found)) == (wanted, FAILED.get(sample, set())), found.reason
     assert any("freshness was not checked" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("sample", KEYLESS)
+def test_keys_beside_the_evidence_are_candidates_and_no_more(sample):
+    """These samples are 'either': without a key of the relying party's own nobody can say more."""
+    found = bare(sample)
+    wanted = {"cca.given.platform-key"} | FAILED[sample] if sample in FAILED else set()
+    assert (found.verdict, failed(found)) == ("refused" if sample in FAILED else "unusable", wanted)
+    if sample not in FAILED:
+        assert all(word in found.reason for word in ("CPAK", "--anchor", KEYED))
+        assert found.claims is None
+        development = bare(sample, own=anchors.read(read([published.folder(sample) / KEYED])))
+        assert failed(development) == {"platform.class"}
+        assert KEYED in development.unused
 
 
 @pytest.mark.parametrize("sample", JUDGED)
@@ -147,17 +177,17 @@ def test_a_vtpm_of_a_named_vendor_with_and_without_its_nonce(sample):
 def test_keys_that_the_relying_party_gives_stand_for_a_chain():
     folder = published.folder("cca/draft-ffm-00-profile")
     token, key = folder / "token.cbor", sort(read([folder / "cpak_pub.pem"])).keys
-    bare = verify_paths([token], Question(now=datetime.now(UTC)))
-    assert (bare.verdict, "CPAK" in bare.reason) == ("unusable", True)
-    assert verify_paths([token], Question(now=datetime.now(UTC), keys=key)).verdict == "accepted"
+    found = verify_paths([token], Question(now=datetime.now(UTC)))
+    assert (found.verdict, "CPAK" in found.reason) == ("unusable", True)
+    assert failed(verify_paths([token], Question(now=datetime.now(UTC), keys=key))) == {"platform.class"}
     other = sort(read([published.folder("cca/es256-platform-token/cpak_pub.pem")])).keys
     assert verify_paths([token], Question(now=datetime.now(UTC), keys=other)).verdict == "refused"
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("ta-ok.json", "accepted"), ("ta-bad.json", "refused")])
 def test_a_trust_anchor_document_of_the_right_and_of_another_key(name, verdict):
-    folder = published.folder("cca/es256-platform-token")
-    assert verify_paths([folder / "token.cbor", folder / name], Question(now=datetime.now(UTC))).verdict == verdict
+    sample = "cca/es256-platform-token"
+    assert bare(sample, own=own(sample, name)).verdict == verdict
 
 
 def test_a_relaunch_is_advised_and_may_be_accepted_by_name():
@@ -205,6 +235,7 @@ def test_names_of_files_do_not_count(sample):
     renamed = [File(f"{index:03}", f.data) for index, f in enumerate(reversed(order))]
     asked = Question(now=as_of(sample))
     assert failed(verify(renamed, asked)) == failed(verify(files, asked))
+    assert len(verify(renamed, asked).unused) == len(verify(files, asked).unused)
     assert verify(renamed, asked).verdict == verify(files, asked).verdict
 
 

@@ -12,6 +12,7 @@ from casemate.cli import output
 
 if TYPE_CHECKING:
     from casemate.policy.document import Policy
+    from casemate.verifier.anchors import Own
     from casemate.verifier.files import Judge, Question
     from casemate.verifier.result import Result
 
@@ -28,6 +29,7 @@ def options() -> list[click.Parameter]:
         option(["--tee"], metavar="TEE", help="The evidence to judge, where the files hold that of several TEEs."),
         option(["--at"], metavar="TIME", help="Judge as of this instant (ISO 8601, UTC unless it says); default: now."),
         option(["--report-data"], metavar="HEX", help="What the evidence must answer: the nonce or the bound data."),
+        option(["--device-report-data"], metavar="HEX", help="What evidence of devices must answer, likewise."),
         option(["--initdata"], type=_FILE, help="The initdata document that the guest must have been launched with."),
         option(["--reference", "references"], type=_FILE, multiple=True, help="Reference values; repeatable."),
         option(
@@ -38,6 +40,10 @@ def options() -> list[click.Parameter]:
         option(["--accept-tcb"], multiple=True, metavar="STATUS", help="Also accept this TCB status; repeatable."),
         option(["--accept"], multiple=True, metavar="RULE", help="Accept a caution by its rule's name; repeatable."),
         option(["--anchor", "anchors"], type=_FILE, multiple=True, help="Also trust this root, or key; repeatable."),
+        option(
+            ["--anchor-class"], type=click.Choice(["development", "production"]), default="development",
+            help="The class of platforms that --anchor may vouch for.",
+        ),
         option(["--ear"], type=_FILE, metavar="KEYFILE", help="Also print the result as a token signed by this key."),
         option(["--show-policy"], is_flag=True, help="Print the policy in force and stop."),
     ]  # fmt: skip
@@ -88,9 +94,10 @@ def _question(given: dict[str, Any]) -> Question:
         now=now,
         tee=tee,
         report_data=_report_data(given["report_data"]),
+        device_report_data=_report_data(given["device_report_data"], "--device-report-data"),
         initdata=read_file(given["initdata"], _MAX_SMALL) if given["initdata"] else None,
         policy=policy,
-        **_anchors(given["anchors"]),
+        own=_own(given["anchors"], given["anchor_class"]),
         judges=_judges(given, policy, now),
         fetch=Store(given["collateral"]).fetch if given["collateral"] else None,
     )
@@ -138,7 +145,7 @@ def _moment(text: str | None) -> datetime:
     return aware.astimezone(UTC)
 
 
-def _report_data(text: str | None) -> bytes | None:
+def _report_data(text: str | None, option: str = "--report-data") -> bytes | None:
     from casemate.errors import Unusable
 
     if text is None:
@@ -146,32 +153,19 @@ def _report_data(text: str | None) -> bytes | None:
     try:
         found = bytes.fromhex(text.removeprefix("0x"))
     except ValueError as error:
-        raise Unusable("--report-data is not hex") from error
+        raise Unusable(f"{option} is not hex") from error
     if not 1 <= len(found) <= _MAX_REPORT_DATA:
-        raise Unusable(f"--report-data has {len(found)} bytes, 1 to {_MAX_REPORT_DATA} are wanted")
+        raise Unusable(f"{option} has {len(found)} bytes, 1 to {_MAX_REPORT_DATA} are wanted")
     return found
 
 
-def _anchors(paths: tuple[Path, ...]) -> dict[str, Any]:
-    """Certificates of the files (PEM or DER) as roots of the class `development`, for every TEE; and public keys."""
-    from casemate.crypto import chain
-    from casemate.errors import Unusable
-    from casemate.schema.endorsements import Anchor
-    from casemate.tee import ROOMS
-    from casemate.tee.files import File, sort
+def _own(paths: tuple[Path, ...], platform_class: str) -> Own:
+    """What --anchor names: roots, keys and papers of the relying party's own."""
+    from casemate.tee.files import File
+    from casemate.verifier import anchors
     from casemate.verifier.reading import read_file
 
-    anchors: list[Anchor] = []
-    keys: list[bytes] = []
-    for path in paths:
-        found = sort([File(path.name, read_file(path, _MAX_SMALL))])
-        if not (found.certificates or found.keys):
-            raise Unusable(f"{path}: no certificate or public key", hint="--anchor takes PEM or DER")
-        keys += found.keys
-        for der in found.certificates:
-            name = f"{chain.load(der, str(path)).subject} (--anchor)"
-            anchors.append(Anchor(certificate=der, name=name, tees=tuple(ROOMS)))
-    return {"anchors": tuple(anchors), "keys": tuple(keys)}
+    return anchors.read([File(str(path), read_file(path, _MAX_SMALL)) for path in paths], platform_class)
 
 
 def _token(result: Result, path: Path) -> str:

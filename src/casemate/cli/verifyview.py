@@ -31,6 +31,8 @@ def page(result: Result, token: str = "") -> None:
     _line("what", _title(result.tee))
     if result.claims:
         _claims(result.claims)
+        until = result.valid_until
+        _line("until", f"{until:%Y-%m-%d %H:%M:%S} UTC" if until else "no end is stated")
     _line("at", f"{result.at:%Y-%m-%d %H:%M:%S} UTC")
     _line("files", ", ".join(result.used))
     click.echo(f"rules     {len(result.checks)}, of which {len(result.failed)} failed")
@@ -62,7 +64,6 @@ def _claims(claims: Claims) -> None:
         _line("TCB", f"{name}: " + ", ".join(f"{part} {svn}" for part, svn in dict(levels).items()))
     if values.get("advisory_ids"):
         _line("", "advisories: " + ", ".join(map(str, values["advisory_ids"])))
-    _line("until", f"{claims.valid_until:%Y-%m-%d %H:%M:%S} UTC" if claims.valid_until else "no end is stated")
 
 
 def _natural(entry: tuple[str, str]) -> list[Any]:

@@ -65,7 +65,8 @@ class Case(msgspec.Struct, frozen=True):
 class Gathered(msgspec.Struct, frozen=True, kw_only=True):
     """What a room found in a case.
 
-    `used` names the files it took. `missing` says in words what is absent without which nobody can judge. `covers` are
+    `used` names the files it took. `missing` says in words what is absent without which nobody can judge, `wanted` what
+    the relying party itself must give, because nothing that lies beside evidence may vouch for it. `covers` are
     the TEEs whose evidence is a part of this one. `also` are further, different pieces of evidence of this TEE with
     their files' names: each must hold too. `report_data` is for hints and never taken as expected.
     """
@@ -74,6 +75,7 @@ class Gathered(msgspec.Struct, frozen=True, kw_only=True):
     endorsements: Endorsements
     used: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
     also: tuple[tuple[str, Evidence], ...] = ()
     report_data: bytes | None = None

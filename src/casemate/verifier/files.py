@@ -4,7 +4,10 @@ Steps
 1. Sort the files by content; every room looks for its own evidence. Where two rooms find some and neither covers the
    other, nothing is guessed: `unusable`, with the names to choose from.
 2. The room judges at a given time, offline. Further pieces of evidence of that TEE in the same case must hold too.
-3. The policy and the reference values judge the claims.
+3. The policy judges the claims of every piece and device, the reference values those of every piece.
+
+What vouches for a platform is pinned or comes from the relying party (`casemate.verifier.anchors`), never from these
+files. Whatever goes wrong in a room is a result too.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from traceback import extract_tb
 
 import msgspec
 
@@ -24,11 +28,14 @@ from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import ROOMS, composite, gatherer
-from casemate.tee.files import Case, File, Gathered, sort
-from casemate.verifier import reading
+from casemate.tee.files import Case, File, Gathered, pem_blocks, sort, strings
+from casemate.verifier import anchors, reading
+from casemate.verifier.anchors import Own
 from casemate.verifier.result import ACCEPTED, NOT_FRESH, REFUSED, UNUSABLE, Result
+from casemate.wire.encoding import b64
 
 _FETCH = "casemate collateral fetch gets it from the vendor; put it beside the evidence"
+_LEAST, _LARGEST_TABLE = 64, 256 << 10  # bytes: papers are looked for in files of rows and tables too
 Judge = Callable[[Claims], Iterable[Finding]]
 
 
@@ -37,18 +44,22 @@ class Question:
     """What the relying party asks of the evidence.
 
     `now` is timezone-aware. `report_data` and `initdata` (a document's bytes) are what the evidence must carry.
+    `device_report_data` is what every device must carry, where evidence of devices comes along.
     `anchors` are roots to trust beside the pinned ones, `keys` (DER) an attester's or platform's own, for TEEs
-    without a chain. `judges` are further rules on the claims (reference values).
+    without a chain, `own` both and whatever else a room takes from the relying party. `judges` are further rules on the
+    claims (reference values).
     `fetch` reads a collateral store, offline, for what does not lie beside the evidence.
     """
 
     now: datetime
     tee: str = ""
     report_data: bytes | None = None
+    device_report_data: bytes | None = None
     initdata: bytes | None = None
     policy: document.Policy = document.DEFAULT
     anchors: tuple[Anchor, ...] = ()
     keys: tuple[bytes, ...] = ()
+    own: Own = field(default_factory=Own)
     judges: tuple[Judge, ...] = field(default=())
     fetch: Callable[[str], bytes] | None = None
 
@@ -57,7 +68,7 @@ def verify_paths(paths: Iterable[Path], question: Question) -> Result:
     """The result for files and folders; never raises for what they hold."""
     try:
         return verify(reading.read(paths), question)
-    except CasemateError as error:
+    except Exception as error:  # noqa: BLE001 - a document with a verdict, whatever happens
         return _unusable(error, question)
 
 
@@ -65,11 +76,15 @@ def verify(files: Sequence[File], question: Question) -> Result:
     """The result for files in memory; never raises for what they hold."""
     tee = question.tee
     try:
-        found = choose(sort(files), tee)
+        case = sort(files)
+        found = choose(case, tee)
         tee = found.evidence.tee
-        return _judge(found, question)
-    except CasemateError as error:
+        judged = _judge(found, question)
+    except Exception as error:  # noqa: BLE001 - a defect of a room is no verdict on evidence, and no reason to stop
         return _unusable(error, question, tee)
+    unused = _unused(case, found)
+    note = () if not unused else (f"not used: {', '.join(unused)}",)
+    return replace(judged, unused=unused, notes=(*judged.notes, *note))
 
 
 def choose(case: Case, tee: str = "") -> Gathered:
@@ -138,33 +153,42 @@ def _judge(found: Gathered, question: Question) -> Result:
     except Refused as refusal:
         return replace(base, checks=_placed(refusal.findings, found.used[0]) if found.also else refusal.findings)
     except Unusable as error:
-        if found.missing:
-            raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=error.hint or _FETCH) from error
+        if found.missing or found.wanted:
+            absent = "; ".join((*found.missing, *found.wanted))
+            raise Unusable(f"{tee}: missing: {absent}", hint=error.hint or _FETCH) from error
         raise
-    if found.missing and question.fetch is None and not question.keys:
+    if found.missing and question.fetch is None and not (question.keys or question.own.case.keys):
         raise Unusable(f"{tee}: missing: {'; '.join(found.missing)}", hint=_FETCH)
-    findings = [*claims.checks, *document.judge(claims, question.policy), *others]
+    findings = [*claims.checks, *_findings(claims, devices, question), *others]
+    verdict = ACCEPTED if all(finding.ok for finding in findings) else REFUSED
+    return replace(base, verdict=verdict, claims=claims, devices=tuple(devices), checks=tuple(findings))
+
+
+def _findings(claims: Claims, devices: Sequence[Claims], question: Question) -> list[Finding]:
+    """The policy's rules and those of reference values on one piece of evidence and the devices beside it."""
+    findings = list(document.judge(claims, question.policy))
     for device in devices:
         findings += [*device.checks, *platform.judge(device, question.policy.platform)]
     for judge in question.judges:
         findings += judge(claims)
-    verdict = ACCEPTED if all(finding.ok for finding in findings) else REFUSED
-    return replace(base, verdict=verdict, claims=claims, checks=tuple(findings))
+    return findings
 
 
 def _verify(found: Gathered, evidence: Evidence, question: Question) -> tuple[Claims, ...]:
     """Claims of the evidence and of every device whose evidence came along with it."""
+    devices = [part.tee for part in composite.devices(evidence)]
+    if question.device_report_data is not None and not devices:
+        raise Unusable("no evidence of a device came along", hint="leave --device-report-data out")
     given = _stored(found, evidence, question)
-    keys = {f"{evidence.tee}.key.given.{number}": key for number, key in enumerate(question.keys)}
-    endorsements = msgspec.structs.replace(
-        given, anchors=(*given.anchors, *question.anchors), collateral={**given.collateral, **keys}
-    )
+    given = msgspec.structs.replace(given, anchors=(*given.anchors, *question.anchors))
+    endorsements = anchors.endorse([evidence.tee, *devices], given, question.own, question.keys)
     initdata = question.initdata if question.initdata is not None else evidence.initdata
     request = Request(
         report_data=question.report_data,
         initdata_digest=hashlib.sha256(initdata).digest() if initdata is not None else None,
     )
-    return composite.verify_all(evidence, endorsements, request, question.now)
+    device = Request(report_data=question.device_report_data) if question.device_report_data is not None else None
+    return composite.verify_all(evidence, endorsements, request, question.now, device=device)
 
 
 def _stored(found: Gathered, evidence: Evidence, question: Question) -> Endorsements:
@@ -192,8 +216,8 @@ def _stored(found: Gathered, evidence: Evidence, question: Question) -> Endorsem
 def _other(found: Gathered, name: str, evidence: Evidence, question: Question) -> list[Finding]:
     """The failed rules of a further piece of evidence, with the file that it is in."""
     try:
-        judged = [document.judge(claims, question.policy) for claims in _verify(found, evidence, question)]
-        failed = [f for findings in judged for f in findings if not f.ok]
+        claims, *devices = _verify(found, evidence, question)
+        failed = [f for f in _findings(claims, devices, question) if not f.ok]
     except Refused as refusal:
         failed = [f for f in refusal.findings if not f.ok]
     except Malformed as error:
@@ -210,7 +234,38 @@ def _notes(question: Question) -> tuple[str, ...]:
     return () if question.report_data is not None else (NOT_FRESH,)
 
 
-def _unusable(error: CasemateError, question: Question, tee: str = "") -> Result:
+def _unused(case: Case, found: Gathered) -> tuple[str, ...]:
+    """Files of which nothing went into the judgement. Papers (certificates, lists) are found again by their bytes."""
+    endorsements = found.endorsements
+    taken = {*endorsements.certificates, *endorsements.collateral.values()}
+    carried = set(strings([e.primary for e in (found.evidence, *(e for _, e in found.also))]))
+    names = []
+    for file in case.files:
+        if file.name in found.used:
+            continue
+        one = sort([file])
+        inside = [der for _, d in one.documents for text in strings(d) for _, der in pem_blocks(text.encode())]
+        papers = (*one.certificates, *one.crls, *one.keys, *inside)
+        if any(paper in taken or b64(paper) in carried for paper in papers):
+            continue
+        if len(file.data) > _LARGEST_TABLE or not any(len(t) >= _LEAST and t in file.data for t in taken):
+            names.append(file.name)
+    return tuple(names)
+
+
+def _unusable(error: Exception, question: Question, tee: str = "") -> Result:
     if isinstance(error, Refused):
         return Result(REFUSED, question.now, tee, checks=error.findings, notes=_notes(question))
+    if not isinstance(error, CasemateError):
+        error = _incident(error)
     return Result(UNUSABLE, question.now, tee, reason=str(error), hint=error.hint, notes=_notes(question))
+
+
+def _incident(error: Exception) -> Unusable:
+    """What a defect may say of itself: its kind and place, never its text, which may hold what it stumbled over."""
+    place = extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).parent.name}/{Path(place.filename).name}:{place.lineno}"
+    return Unusable(
+        f"this evidence could not be judged: a defect of the program ({type(error).__name__} at {where})",
+        hint="report it with these words; nothing was decided about the evidence",
+    )

@@ -19,8 +19,9 @@ NOT_FRESH = "freshness was not checked: give --report-data with what the evidenc
 class Result:
     """`verdict` is `accepted`, `refused` or `unusable`. `claims` are there when the evidence is genuine.
 
-    `checks` are all rules that were applied, in order: the room's, the policy's, the reference values'. `reason` and
-    `hint` say in words why an input is unusable. `notes` are for the reader: what was not checked, what was not used.
+    `devices` are the claims of devices whose evidence came along. `checks` are all rules that were applied, in order:
+    the room's, the policy's, the reference values'. `reason` and `hint` say in words why an input is unusable. `notes`
+    are for the reader: what was not checked, what was not used; `unused` names the files that nobody needed.
     """
 
     verdict: str
@@ -28,7 +29,9 @@ class Result:
     tee: str = ""
     claims: Claims | None = None
     checks: tuple[Finding, ...] = ()
+    devices: tuple[Claims, ...] = ()
     used: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reason: str = ""
     hint: str = ""
@@ -37,6 +40,21 @@ class Result:
     def failed(self) -> tuple[Finding, ...]:
         """The rules that said no."""
         return tuple(finding for finding in self.checks if not finding.ok)
+
+    @property
+    def valid_until(self) -> datetime | None:
+        """When the first of all claims ends; None where none has an end."""
+        ends = [part.valid_until for part in self._parts if part.valid_until is not None]
+        return min(ends) if ends else None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every part answered what it was asked for."""
+        return bool(self._parts) and all(part.fresh for part in self._parts)
+
+    @property
+    def _parts(self) -> tuple[Claims, ...]:
+        return (self.claims, *self.devices) if self.claims else ()
 
     @property
     def exit_code(self) -> int:
@@ -52,10 +70,12 @@ def as_json(result: Result) -> dict[str, Any]:
         "tee": result.tee or None,
         "claims": _claims(claims) if claims else {},
         "checks": [finding.as_json() for finding in result.checks],
-        "valid_until": _moment(claims.valid_until) if claims else None,
+        "valid_until": _moment(result.valid_until),
         "at": _moment(result.at),
-        "freshness": "checked" if claims and claims.fresh else "not checked",
+        "freshness": "checked" if result.fresh else "not checked",
+        "devices": [_claims(device) for device in result.devices],
         "files": list(result.used),
+        "unused": list(result.unused),
         "notes": list(result.notes),
     }
     return found | ({"error": result.reason, "hint": result.hint} if result.verdict == UNUSABLE else {})

@@ -49,24 +49,30 @@ def sample(request):
     return folder, entry
 
 
+def case(folder, *names):
+    return sort([File(name, (folder / name).read_bytes()) for name in names])
+
+
 def gathered(folder, *names):
-    return files.gather(sort([File(name, (folder / name).read_bytes()) for name in names]))
+    return files.gather(case(folder, *names))
 
 
-def judged(found, request=None):
-    return cca.verify(found.evidence, found.endorsements, request or Request(), pki.NOW)
+def judged(found, own, request=None, kind=PRODUCTION):
+    endorsements = files.given(own, kind, found.endorsements) or found.endorsements
+    return cca.verify(found.evidence, endorsements, request or Request(), pki.NOW)
 
 
 def test_genuine_samples_with_the_platforms_key(sample):
     folder, entry = sample
-    found = gathered(folder, "token.cbor", "cpak_pub.pem")
+    found, own = gathered(folder, "token.cbor"), case(folder, "cpak_pub.pem")
     if entry["verdict"] == "refused":
         with pytest.raises(Refused) as caught:
-            judged(found)
+            judged(found, own)
         assert {f.rule for f in caught.value.findings if not f.ok} == {"cca.binding"}
         return
-    facts, claims = entry["facts"], judged(found)
+    facts, claims = entry["facts"], judged(found, own)
     assert all(f.ok for f in platform.judge(claims))
+    assert judged(found, own, kind=DEVELOPMENT).platform_class == DEVELOPMENT
     values = claims.values
     assert values["platform"]["cca-platform-profile"] == facts["platform_profile"]
     assert values["realm"]["cca-realm-profile"] == (facts["realm_profile"] or "")
@@ -80,16 +86,17 @@ def test_genuine_samples_with_the_platforms_key(sample):
     assert values["realm"]["cca-realm-hash-algo-id"] == facts["realm_hash_alg"]
     assert values["realm"]["cca-realm-public-key-hash-algo-id"] == facts["rak_hash_alg"]
     asked = Request(report_data=bytes.fromhex(claims.report_data))
-    assert judged(found, asked).fresh
+    assert judged(found, own, asked).fresh
 
 
 def test_genuine_samples_without_a_key_cannot_be_judged(sample):
     folder, entry = sample
-    found = gathered(folder, "token.cbor")
-    assert "CPAK" in found.missing[0]
+    found = gathered(folder, *(p.name for p in folder.iterdir()))
+    assert "CPAK" in found.wanted[0]
+    assert "cpak_pub.pem" in found.wanted[0]
     if entry["verdict"] != "refused":
         with pytest.raises(Unusable, match="platform-key"):
-            judged(found)
+            judged(found, sort([]))
 
 
 def test_genuine_samples_with_another_key(sample):
@@ -104,13 +111,13 @@ def test_the_published_trust_anchors():
     folder = published.folder("cca", "es256-platform-token")
     if folder is None:
         pytest.skip("no published evidence here: set CASEMATE_EVIDENCE")
-    good = judged(gathered(folder, "token.cbor", "ta-ok.json", "rv.json"))
+    everything = gathered(folder, *(p.name for p in folder.iterdir()))
+    good = judged(everything, case(folder, "ta-ok.json"))
     assert good.vouched_by == "the trust anchor of platform 0202020202020202..."
     with pytest.raises(Refused) as caught:
-        judged(gathered(folder, "token.cbor", "ta-bad.json"))
+        judged(everything, case(folder, "ta-bad.json"))
     assert [f.rule for f in caught.value.findings if not f.ok] == ["cca.platform.signature"]
-    everything = [p.name for p in folder.iterdir()]
-    assert judged(gathered(folder, *everything))
+    assert files.given(case(folder, "rv.json"), PRODUCTION, Endorsements()) is None
 
 
 @pytest.mark.parametrize("tag", [wire.TAG, wire.TAG_CMW])
@@ -222,7 +229,7 @@ def anchors_of(realm, **changes):
 
 def test_trust_anchors_count_for_their_platform_alone():
     realm = FakeRealm()
-    assert cca.verify(realm.collect(ASKED), anchors_of(realm), ASKED, realm.now)
+    assert cca.verify(realm.collect(ASKED), anchors_of(realm), ASKED, realm.now).platform_class == DEVELOPMENT
     other = {"instance-id": "01" + "ff" * 32}, {"implementation-id": "ff" * 32}
     for change in other:
         with pytest.raises(Unusable, match="platform-key"):
@@ -328,9 +335,12 @@ def test_files_are_told_by_what_they_hold():
         wrapped,
     ):
         found = files.gather(sort([File("a", data), File("b", pem), File("c", b"else")]))
-        assert found.missing == ()
-        assert cca.verify(found.evidence, found.endorsements, Request(), realm.now)
+        assert judged(found, sort([File("b", pem)]))
         assert found.report_data == bytes(64)
+        with pytest.raises(Unusable, match="platform-key"):
+            judged(found, sort([]))
+    two = files.gather(sort([File("a", token), File("b", realm.token(b"n" * 64)), File("c", token)]))
+    assert [name for name, _ in two.also] == ["b"]
     assert files.gather(sort([File("b", pem)])) is None
 
 

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casemate.errors import Malformed, Unusable
+from casemate.schema.endorsements import PRODUCTION, Anchor
 from casemate.schema.launch import Launch
 from casemate.tee import se
 from casemate.tee.files import File, sort
 from casemate.tee.se import arcb, exchange, files
 from casemate.tee.se import report as wire
-from casemate.tee.se.ask import KEY
+from casemate.tee.se.ask import KEY, REQUEST
 from casemate.tee.se.measure import IMAGE_MAGIC, MAGIC, image_tags
 from casemate.testing import pki
 from casemate.testing.se import FakeMachine
@@ -133,16 +136,47 @@ def folder(machine=MACHINE, *, leave=(), extra=()):
     return sort([File(name, data) for name, data in (*found.items(), *extra) if name not in leave])
 
 
+def trusting(found, *names):
+    """What the room gathered with the relying party's root, and of its own papers those of these names."""
+    own = {"key": MACHINE.asked.secrets.get(KEY), "asked": MACHINE.asked.challenge}
+    papers = files.given(sort([File(name, own[name]) for name in names]), PRODUCTION, found.endorsements)
+    root = Anchor(certificate=MACHINE.root.certificate, platform_class=PRODUCTION, name="Fake Z Root", tees=("se",))
+    return msgspec.structs.replace(papers or found.endorsements, anchors=(root,))
+
+
 def test_files_are_told_by_what_they_hold():
+    import json
+
     from casemate.schema.request import Request
 
     found = files.gather(folder())
     assert found.missing == ()
-    claims = se.verify(found.evidence, found.endorsements, Request(report_data=found.report_data), pki.NOW)
-    assert claims.vouched_by.startswith("CN=") or "Fake Z Root CA" in claims.vouched_by
+    asked = Request(report_data=found.report_data)
+    claims = se.verify(found.evidence, trusting(found, "key"), asked, pki.NOW)
+    assert "Fake Z Root" in claims.vouched_by
     assert files.gather(folder(leave=("answer",))) is None
-    assert "request" in files.gather(folder(leave=("asked",))).missing[0]
-    assert "key" in files.gather(folder(leave=("key",))).missing[0]
+    for absent, gathered in (
+        ("root, request-key|request-key, root", found.endorsements),  # both lie there, and nobody vouched for them
+        ("request-key", trusting(found)),
+        ("request", trusting(files.gather(folder(leave=("asked",))), "key")),
+    ):
+        with pytest.raises(Unusable, match=absent):
+            se.verify(found.evidence, gathered, asked, pki.NOW)
+    assert se.verify(found.evidence, trusting(files.gather(folder(leave=("asked",))), "key", "asked"), asked, pki.NOW)
+    twice = MACHINE.collect(Request(report_data=b"q" * 64)).primary
+    both = files.gather(folder(extra=(("more", json.dumps(twice).encode()),)))
+    assert [name for name, _ in both.also] == ["more"]
+
+
+def test_a_request_beside_the_answer_is_not_believed_for_an_rsa_key():
+    """Anybody seals keys of his own to the public key and writes request and answer."""
+    private = pki.rsa2048().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    found = files.gather(folder(leave=("key",)))
+    assert REQUEST in found.endorsements.collateral
+    own = files.given(sort([File("rsa", private)]), PRODUCTION, found.endorsements)
+    assert REQUEST not in own.collateral
+    both = sort([File("rsa", private), File("asked", MACHINE.asked.challenge)])
+    assert files.given(both, PRODUCTION, found.endorsements).collateral[REQUEST] == MACHINE.asked.challenge
 
 
 def test_pvattest_files():
@@ -158,7 +192,7 @@ def test_pvattest_files():
     case = folder(leave=("answer", "asked"), extra=(("response.bin", answer), ("guest.hdr", HEADER)))
     found = files.gather(case)
     assert found.missing == ()
-    assert se.verify(found.evidence, found.endorsements, Request(report_data=b"r" * 64), pki.NOW).fresh
+    assert se.verify(found.evidence, trusting(found, "key"), Request(report_data=b"r" * 64), pki.NOW).fresh
     without = folder(leave=("answer", "asked"), extra=(("response.bin", answer),))
     assert "header" in files.gather(without).missing[0]
     with pytest.raises(Unusable, match="tags"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -16,6 +17,7 @@ from casemate.tee import se
 from casemate.tee.se import arcb
 from casemate.tee.se import report as wire
 from casemate.tee.se.ask import REQUEST, ask
+from casemate.testing import pki
 from casemate.testing.se import FakeMachine
 from casemate.wire.encoding import b64
 
@@ -67,7 +69,11 @@ def test_trap_13_the_chain_goes_to_an_anchored_root(machine):
     for anchors in ((), (Anchor(certificate=machine.root.certificate, tees=("tpm",)),)):
         less = Endorsements(anchors=anchors, certificates=(*papers.certificates, machine.root.certificate),
                             collateral=papers.collateral, secrets=papers.secrets)  # fmt: skip
-        assert failed(machine, machine.collect(ASKED), ASKED, less) == {"se.host-key.chain.chain"}
+        with pytest.raises(Unusable, match="root"):
+            se.verify(machine.collect(ASKED), less, ASKED, machine.now)
+    other = Anchor(certificate=pki.Authority("Another root").certificate, tees=("se",))
+    less = msgspec.structs.replace(less, anchors=(other,))
+    assert failed(machine, machine.collect(ASKED), ASKED, less) == {"se.host-key.chain.chain"}
 
 
 def test_trap_25_nothing_is_fetched_within_a_verification(machine, monkeypatch):

@@ -1,15 +1,19 @@
-"""A CCA token and its platform's keys among files, told by what they hold.
+"""CCA tokens among files, told by what they hold; and the platform keys that the relying party gives beside them.
 
-Keys that lie beside the token are taken for the relying party's own, because nobody else could vouch for a platform:
-put a key there only after it came from the platform's maker. The claims name the key in `vouched_by`.
+A key that lies beside a token is a candidate and no more: whoever sent the folder may have made both. It counts when
+the relying party gives it (`given`), having it from the platform's maker.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from casemate.errors import Malformed
-from casemate.schema.endorsements import Endorsements
+from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.cca import keys, report
 from casemate.tee.files import Case, Gathered, statements
@@ -17,47 +21,59 @@ from casemate.wire.encoding import b64
 
 
 def gather(case: Case) -> Gathered | None:
-    """The first token in the case, with every platform key; None where there is no token."""
-    found = _token(case)
-    if found is None:
+    """The tokens of a case, without any key; None where there is no token."""
+    found = dict[bytes, tuple[str, dict[str, Any]]]()
+    for name, data in _tokens(case):
+        found.setdefault(data, (name, {"token": b64(data)}))
+    if not found:
         return None
-    name, primary = found
-    collateral: dict[str, bytes] = {}
-    used = [name]
-    for number, key in enumerate(case.keys):
-        try:
-            keys.public_key(key)
-        except Malformed:
-            continue
-        collateral[f"{keys.KEY}.{number}"] = key
-    for title, document in case.documents:
-        if keys.is_trust_anchors(document):
-            collateral[f"{keys.ANCHORS}.{title}"] = case.raw(title)
-            used.append(title)
-    used += [file.name for file in case.files if b"PUBLIC KEY" in file.data[:4096]]
-    missing = () if collateral else ("the platform's public key (CPAK), in PEM, DER or as a trust-anchor document",)
+    (name, primary), *others = found.values()
     try:
         challenge = report.parse_evidence(primary).realm.challenge
     except Malformed:
         challenge = None
     return Gathered(
         evidence=Evidence(tee="cca", primary=primary),
-        endorsements=Endorsements(collateral=collateral),
-        used=tuple(dict.fromkeys(used)),
-        missing=missing,
+        endorsements=Endorsements(),
+        used=tuple(dict.fromkeys([name, *(further for further, _ in others)])),
+        wanted=(f"the platform's public key (CPAK) from its maker, by --anchor{_candidates(case)}",),
+        also=tuple((further, Evidence(tee="cca", primary=token)) for further, token in others),
         report_data=challenge,
     )
 
 
-def _token(case: Case) -> tuple[str, dict[str, Any]] | None:
+def given(own: Case, platform_class: str, beside: Endorsements) -> Endorsements | None:
+    """`beside` with the relying party's platform keys and trust-anchor documents; None where `own` has none."""
+    anchors = []
+    for key in own.keys:
+        try:
+            keys.public_key(key)
+        except Malformed:
+            continue
+        name = f"platform key sha256 {hashlib.sha256(key).hexdigest()[:16]}... (--anchor)"
+        anchors.append(Anchor(certificate=key, platform_class=platform_class, name=name, tees=("cca",)))
+    for title, document in own.documents:
+        if keys.is_trust_anchors(document):
+            data = msgspec.json.encode(document)
+            anchors.append(Anchor(certificate=data, platform_class=platform_class, name=title, tees=("cca",)))
+    return msgspec.structs.replace(beside, anchors=(*beside.anchors, *anchors)) if anchors else None
+
+
+def _candidates(case: Case) -> str:
+    """The files that hold keys, for the message alone."""
+    names = [title for title, document in case.documents if keys.is_trust_anchors(document)]
+    names += [file.name for file in case.files if b"PUBLIC KEY" in file.data[:4096]]
+    return f" (what lies beside the token counts only when you give it: {', '.join(names[:4])})" if names else ""
+
+
+def _tokens(case: Case) -> Iterator[tuple[str, bytes]]:
     for file in case.blobs:
         if report.looks_like(file.data):
-            return file.name, {"token": b64(file.data)}
+            yield file.name, file.data
     for statement in statements(case, "cca"):
         try:
             data = report.token_bytes(statement.primary)
         except Malformed:
             continue
         if report.looks_like(data):
-            return statement.name, {"token": b64(data)}
-    return None
+            yield statement.name, data

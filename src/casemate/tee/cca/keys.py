@@ -3,11 +3,13 @@
 Arm runs no root for platforms. The key of one platform (CPAK) comes from its maker, and the relying party gives it, in
 one of these forms, all of which are trusted as they stand:
 
-    anchor for the TEE `cca`             `certificate` is a DER SubjectPublicKeyInfo, or a certificate whose key is the
-                                         platform's own; the anchor's class counts
-    collateral `cca.key...`              a public key, DER or PEM
-    collateral `cca.trust-anchors...`    JSON [{"instance-id": hex, "implementation-id": hex, "pkey": JWK}]: each key
-                                         counts for the platform that it names alone
+    anchor for the TEE `cca`             `certificate` is a DER SubjectPublicKeyInfo, a certificate whose key is the
+                                         platform's own, or a trust-anchor document; the anchor's class counts
+    collateral `cca.key...`              a public key, DER or PEM; it vouches for development platforms
+    collateral `cca.trust-anchors...`    a trust-anchor document, likewise
+
+A trust-anchor document is JSON [{"instance-id": hex, "implementation-id": hex, "pkey": JWK}]: each key counts for the
+platform that it names alone.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 
 from casemate.crypto import pins
 from casemate.errors import Malformed
-from casemate.schema.endorsements import PRODUCTION, Endorsements
+from casemate.schema.endorsements import DEVELOPMENT, Anchor, Endorsements
 from casemate.wire.encoding import unb64u, unhex
 
 KEY, ANCHORS = "cca.key", "cca.trust-anchors"
@@ -42,7 +44,7 @@ class PlatformKey:
 
     key: ec.EllipticCurvePublicKey | None
     name: str
-    platform_class: str = PRODUCTION
+    platform_class: str = DEVELOPMENT
     instance: bytes = b""
     implementation: bytes = b""
 
@@ -53,11 +55,7 @@ class PlatformKey:
 
 def given(endorsements: Endorsements) -> tuple[PlatformKey, ...]:
     """Every platform key that the relying party gave; what cannot be read is `Malformed`."""
-    found = [
-        PlatformKey(key, a.name or "an anchor without a name", a.platform_class)
-        for a in endorsements.anchors_for("cca")
-        if (key := _anchored(a.certificate)) is not None
-    ]
+    found = [key for anchor in endorsements.anchors_for("cca") for key in _anchored(anchor)]
     for name, data in sorted(endorsements.collateral.items()):
         if name.startswith(KEY):
             fingerprint = hashlib.sha256(data).hexdigest()[:16]
@@ -69,16 +67,19 @@ def given(endorsements: Endorsements) -> tuple[PlatformKey, ...]:
     return tuple(found)
 
 
-def _anchored(data: bytes) -> ec.EllipticCurvePublicKey | None:
-    """The key of an anchor, bare or in a certificate; None for other vendors', whose keys are of other kinds."""
+def _anchored(anchor: Anchor) -> list[PlatformKey]:
+    """The keys of an anchor: bare, in a certificate, or in a document; none for other vendors', of other kinds."""
+    name, data = anchor.name or "an anchor without a name", anchor.certificate
+    if data.lstrip()[:1] == b"[":
+        return trust_anchors(data, anchor.platform_class)
     try:
-        return public_key(data)
+        return [PlatformKey(public_key(data), name, anchor.platform_class)]
     except Malformed:
         pass
     try:
-        return public_key(pins.subject_public_key_info(data))
+        return [PlatformKey(public_key(pins.subject_public_key_info(data)), name, anchor.platform_class)]
     except Malformed:
-        return None
+        return []
 
 
 def public_key(data: bytes) -> ec.EllipticCurvePublicKey:
@@ -102,18 +103,18 @@ def is_trust_anchors(document: Any) -> bool:
     )
 
 
-def trust_anchors(data: bytes) -> list[PlatformKey]:
-    """The keys of a trust-anchor document."""
+def trust_anchors(data: bytes, platform_class: str = DEVELOPMENT) -> list[PlatformKey]:
+    """The keys of a trust-anchor document, which vouch for platforms of that class."""
     try:
         document = msgspec.json.decode(data[: _MAX_DOCUMENT + 1])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed("CCA trust anchors: not JSON") from error
     if len(data) > _MAX_DOCUMENT or not is_trust_anchors(document):
         raise Malformed("CCA trust anchors: a list of objects with `instance-id` and `pkey` is wanted")
-    return list(_entries(document))
+    return list(_entries(document, platform_class))
 
 
-def _entries(document: list[dict[str, Any]]) -> Iterator[PlatformKey]:
+def _entries(document: list[dict[str, Any]], platform_class: str) -> Iterator[PlatformKey]:
     for number, entry in enumerate(document):
         name = f"CCA trust anchor {number}"
         instance = unhex(str(entry["instance-id"]), f"{name}: instance-id", size=33)
@@ -121,7 +122,7 @@ def _entries(document: list[dict[str, Any]]) -> Iterator[PlatformKey]:
         if "implementation-id" in entry:
             implementation = unhex(str(entry["implementation-id"]), f"{name}: implementation-id", size=32)
         shown = f"the trust anchor of platform {instance[1:9].hex()}..."
-        yield PlatformKey(_jwk(entry["pkey"], name), shown, PRODUCTION, instance, implementation)
+        yield PlatformKey(_jwk(entry["pkey"], name), shown, platform_class, instance, implementation)
 
 
 def _jwk(jwk: Any, name: str) -> ec.EllipticCurvePublicKey | None:

@@ -19,6 +19,7 @@ from casemate.wire.encoding import unb64
 
 MAX_DOCUMENT = 16 << 10
 MAX_BUNDLE = 8
+MAX_TIME = 253_370_764_800_000  # ms; the year 9999, where the calendar of `datetime` ends soon
 _OPTIONAL = {"public_key": 1024, "user_data": 512, "nonce": 512}
 _WANTED = ("module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle")
 
@@ -73,7 +74,7 @@ def _typed(body: dict[Any, Any], name: str, kind: type[str], least: int, most: i
 
 
 def _timestamp(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 48:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < MAX_TIME:
         raise Malformed("attestation document: timestamp is not a number of milliseconds")
     return value
 

@@ -9,11 +9,12 @@ from casemate.errors import Malformed
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.files import Case, File, Gathered, statements
-from casemate.tee.nvidia import identity
+from casemate.tee.nvidia import identity, manifests
 from casemate.tee.nvidia import report as wire
 from casemate.wire.encoding import b64
 
 NAME = "nvidia"
+VOUCHED = (manifests.ANCHORED,)  # what an anchor may vouch for beside the TEE
 _SPDM_REQUEST = b"\x11\xe0\x01\xff"
 _MANIFEST = b"<SoftwareIdentity"
 _OCSP_BASIC = bytes.fromhex("06092b0601050507300101")  # id-pkix-ocsp-basic

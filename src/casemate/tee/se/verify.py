@@ -5,7 +5,7 @@ key (`se.request-key` or `se.rsa-key` in the secrets) are the verifier's own. Ev
 CoCo's form does, is judged by the keys of the request that was made, never by those.
 
 Rules (checks)
-  se.given.*                request, its key, host-key documents, revocation lists: without one nobody can judge
+  se.given.*                request, its key, root, host-key documents, revocation lists: without one nobody can judge
   se.request                the request opens with its key
   se.echo                   what the asker sent along for itself came back unchanged, and names the same image
   se.measurement            HMAC-SHA-512 over image tags, configuration, user data, nonce, additional data
@@ -173,6 +173,10 @@ def _hosts(
     block: arcb.Arcb, endorsements: Endorsements, now: datetime, rules: Rules
 ) -> tuple[Root | None, datetime | None]:
     """Judge the document of every machine that could open the request; the root of all, and when the first ends."""
+    anchored = bool(endorsements.anchors_for(NAME))
+    if not rules.check("given.root", anchored, "a root for host-key documents", "given" if anchored else "none",
+                       "give the root that you trust as an anchor for se"):  # fmt: skip
+        return None, None
     documents = hostkey.documents(endorsements.certificates)
     missing = [slot.host.hex() for slot in block.slots if slot.host not in documents]
     rules.check("given.host-key-document", not missing, "a document of every machine that could answer",
