@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     approval_seconds: Annotated[int, Meta(ge=60, le=2592000)] = 86400
     challenge_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
     token_seconds: Annotated[int, Meta(ge=10, le=3600)] = 300
-    masters: tuple[InFile | InToken | ByCommand, ...] = (InFile(),)
+    masters: Annotated[tuple[InFile | InToken | ByCommand, ...], Meta(min_length=1)] = (InFile(),)
     lease_seconds: Annotated[int, Meta(ge=10, le=86400)] = 600
     rotation_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 1200
     deletion_seconds: Annotated[int, Meta(ge=0, le=7776000)] = 604800
