@@ -2,8 +2,11 @@
 
 import base64
 import json
+import subprocess
+import sys
 
 import pytest
+from cryptography.hazmat.primitives import keywrap
 from tests.interop import rcar_client
 from tests.interop.conftest import client, with_key
 from tests.interop.rcar_client import RsaKey
@@ -234,3 +237,46 @@ def test_an_attested_session_must_ask_again(service):
     message = guest.message()
     assert guest.attest(message).status == 200
     assert guest.attest(message).status == 401
+
+
+def test_ml_kem_over_the_wire(service):
+    """OpenSSL derives the wrapping key: KMAC256 of the shared secret over algorithm and length (draft, 1.6)."""
+    mlkem = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mlkem")
+
+    class KemKey:
+        def __init__(self):
+            self.private = mlkem.MLKEM768PrivateKey.generate()
+            pub = rcar_client.b64u(self.private.public_key().public_bytes_raw())
+            self.jwk = {"kty": "AKP", "alg": "ML-KEM-768+A192KW", "pub": pub}
+
+        def content_key(self, header, wrapped):
+            shared = self.private.decapsulate(rcar_client.unb64u(header["ek"]))
+            name = b"ML-KEM-768+A192KW"
+            info = len(name).to_bytes(4, "big") + name + (192).to_bytes(4, "big")
+            command = [
+                "openssl",
+                "mac",
+                "-macopt",
+                f"hexkey:{shared.hex()}",
+                "-macopt",
+                "size:24",
+                "-in",
+                "-",
+                "KMAC256",
+            ]
+            done = subprocess.run(command, input=info, capture_output=True, check=False)
+            if done.returncode:
+                pytest.skip("this openssl has no KMAC256")
+            return keywrap.aes_key_unwrap(bytes.fromhex(done.stdout.decode().strip()), wrapped)
+
+    app, guest = with_key(service, key=KemKey())
+    assert guest.handshake().status == 200
+    assert guest.opened(guest.get(app.path)) == b"the key"
+
+
+def test_the_option_of_serve(service):
+    folder = str(service.broker.settings.folder)
+    command = [sys.executable, "-m", "casemate", "serve", "--home", folder, "--check", "--json"]
+    for more, wanted in (([], False), (["--strict-trustee"], True)):
+        done = subprocess.run([*command, *more], capture_output=True, check=True, timeout=60)
+        assert json.loads(done.stdout)["strict_trustee"] is wanted
