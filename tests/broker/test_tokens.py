@@ -43,7 +43,7 @@ def parts(token):
 
 def test_a_token_tells_its_session_back():
     one = session()
-    token = SIGNER.token(one, {}, {}, NOW)
+    token = SIGNER.token(one, {}, NOW)
     assert SIGNER.session(token, NOW) == one
 
 
@@ -69,7 +69,7 @@ def test_claims_stand_where_the_peers_look_for_them(service):
 
 
 def forged():
-    good = SIGNER.token(session(), {}, {}, NOW)
+    good = SIGNER.token(session(), {}, NOW)
     _, claims, signature = parts(good)
     stranger = ECKey.generate_key("P-256")
     public = {k: v for k, v in stranger.as_dict(private=False).items() if k in ("kty", "crv", "x", "y")}
