@@ -14,7 +14,7 @@ from casemate.broker.refusals import Missing
 from casemate.drivers.store import AlreadySpent, Store, tables, tables_log
 from casemate.drivers.store import log as entries
 from casemate.drivers.store.writer import Work
-from casemate.errors import Malformed, Refused, Unusable
+from casemate.errors import Finding, Malformed, Refused, Unusable
 from casemate.ledger import entry, merkle, note, receipt, tiles
 from casemate.testing import log as logs
 from casemate.testing import postgres, programs
@@ -376,3 +376,11 @@ def test_any_sequence_of_batches_is_provable_and_consistent(tmp_path, sizes):
                     proof = merkle.consistency(old.size, new.size, node)
                     assert merkle.verify_consistency(old.size, new.size, proof, old.root, new.root)
             assert entries.length(tx) == len(made) == seen[-1].size
+
+
+def test_findings_of_any_text_fit_into_an_entry(log):
+    odd = Finding("a.b", "\x00\u00e9" * 5000, "\ud800|\U0001f600" * 5000)
+    told = journal._failed((odd,) * 100)
+    pending = log.log.pending("attest", NOON, False, {"failed": told, "passed": ["x.y"] * 64})
+    assert len(pending.entry) < 1000
+    assert log.log.opened(pending.id, pending.sealed)[1]["failed"] == told
