@@ -161,7 +161,7 @@ def workload(root, tmp_path_factory):
         secrets="inner",
     )
     registry = {"prefix": context["registry"]["host"], "location": context["registry"]["guest_host"], "insecure": True}
-    (work / "broker.yaml").write_text(f"{text}registries: [{json.dumps(registry)}]\n")
+    (work / "broker.yaml").write_text(f"{text}registries: [{json.dumps(registry)}]\nhost: {{logs: true}}\n")
     desk("manifest", "check", work / "broker.yaml")
     prepare.prepare(work / "inner", work / "inner-admin.key")
     desk("secret", "set", "kbs:///inner/admin/public", "--app", app, given=(work / "inner/admin.pub").read_bytes())
@@ -179,14 +179,16 @@ def test_a_broker_in_a_vm(workload, monkeypatch):
     """It shows what it is; under the key that its evidence vouches for it serves an admin, and attests a guest."""
     desk, app, port, admin_key, name = workload
     monkeypatch.setenv("CASEMATE_HOME", desk.environment["CASEMATE_HOME"])
-    for _ in range(240):
+    for _ in range(120):
         try:
             if get(port, "/healthz").status == 200:
                 break
         except Exception:
             time.sleep(0.5)
+    else:
+        pytest.fail(f"no answer: {desk('inspect', name)} {desk('logs', name)}")
     said = smoke.verified(f"127.0.0.1:{port}", app)
-    assert said["verdict"] == "accepted", (said, desk("inspect", name))
+    assert said.get("verdict") == "accepted", (said, desk("logs", name))
     url, pin = f"https://127.0.0.1:{port}", said["tls_key"]
     assert smoke.asked(url, pin)["ready"]["store"] is True
     admin = brokerclient.Admin(url, pin, admin_key)
