@@ -120,7 +120,9 @@ def test_the_query_and_the_path_are_seen(service):
 
 def test_a_guest_of_coco_gets_what_its_tenants_policy_allows(service):
     holder = service.found("acme")
-    service.admin.put_resource(holder.app_id, "kbs:///shared/key/1", b"for coco")
+    service.admin.put_resource(holder.app_id, "kbs:///shared/app/1", b"of an app there")
+    bearer = {"Authorization": f"Bearer {service.admin.token()}"}
+    assert service.call("POST", "/kbs/v0/resource/shared/key/1", b"for coco", **bearer).status == 200
     service.admin.put_resource(holder.app_id, f"kbs:///{holder.path}", b"of the app")
     guest = Guest(service, text='algorithm = "sha256"\nversion = "0.1.0"\n\n[data]\n"x" = "y"\n')
     assert guest.handshake().status == 200
@@ -129,6 +131,7 @@ def test_a_guest_of_coco_gets_what_its_tenants_policy_allows(service):
     put(service, HEAD + allow, "resource", "resource-policy", tenant="acme")
     assert guest.open(guest.get("shared/key/1")) == b"for coco"
     assert guest.get(holder.path).status == 403  # not in a repository that the settings give to the tenant
+    assert guest.get("shared/app/1").status == 403  # an app's
     assert guest.get("shared/key/none").status in (403, 404)
 
 

@@ -4,7 +4,7 @@ Rules
 1. A tenant's own policy comes before the whole broker's, that before the one that Casemate ships.
 2. An attestation policy shapes the result's trust vector; whether keys leave is decided by appraisal and at `judge`.
 3. For an app's own guests a resource policy can only narrow what the built-in rules allow. A guest without a manifest
-   may get what lies in a repository that the settings give to a tenant, if that tenant's policy allows it.
+   may get what lies without an app in a repository that the settings give to a tenant, if its policy allows it.
 4. A policy that gives no answer refuses that request. Shipped policies are answered without a child (`shipped`).
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import resources
+from casemate.broker import repositories, resources
 from casemate.broker.sessions import Session
 from casemate.drivers.rego import Broken, Compiled, Pool
 from casemate.drivers.store import accounts, registry, rvps, vaulted
@@ -214,14 +214,16 @@ def judge(
     broker: Broker, session: Session, path: str, *, plugin: str = "resource", query: dict[str, str] | None = None
 ) -> tuple[Finding, ...]:
     """Whether this guest may read `path` now: the built-in rules, and the tenant's resource policy."""
-    mapped = broker.settings.repos.get(path.partition("/")[0])
+    repo = path.partition("/")[0]
+    mapped = broker.settings.repos.get(repo)
     with broker.store.read() as tx:
         owned = vaulted.owner(tx, path)
         holder = accounts.tenant_of(tx, owned.app_id) if owned else None
         tenant = mapped if mapped is not None else holder
         policy = stored.current(tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
         text = _text(broker, tx, policy) if policy is not None else ""
-    alone = session.manifest_digest is None and mapped is not None and holder == mapped and policy is not None
+    shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
+    alone = session.manifest_digest is None and shared and policy is not None
     built_in = () if alone else resources.judge(broker, session, path)
     if policy is None or (built_in and not all(f.ok for f in built_in)):
         return built_in  # what the built-in rules refuse, no policy opens
