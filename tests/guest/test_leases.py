@@ -99,6 +99,16 @@ def test_an_ended_lease_that_policy_no_longer_gives_ends_the_workload(machine, r
     assert not path.exists()
 
 
+def test_a_platform_that_is_taken_from_the_app_ends_the_workload(machine, running, service):
+    results, _, path = begun(machine, running)
+    service.admin.allow(machine.app, ("production",))
+    told = machine.host.wait_state("refused")
+    running.threads[0].join(15)
+    assert results == ["refused"]
+    assert [f["rule"] for f in told["findings"]] == ["platform.class"]
+    assert not path.exists()
+
+
 def test_a_workload_that_ends_gives_its_lease_back(machine, running, admin):
     begun(machine, running)
     machine.host.send({"type": "stop", "id": "end", "grace": 0})

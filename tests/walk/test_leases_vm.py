@@ -1,5 +1,6 @@
 """A real VM: a rotated secret reaches it while it runs, and when its lease is ended for good it stops by itself."""
 
+import sqlite3
 import time
 
 import pytest
@@ -52,8 +53,10 @@ def test_rotation_renewal_and_the_end_of_a_lease(stage):
     assert first == leases(admin, stage, "ended")
     assert b"the second secret" in steps.get(stage, "/")
 
-    # The app allows no such platform any more: its leases end, no new one is given, and the guest stops.
-    admin.allow(stage.app, ("production",))
+    # Its guest image is not accepted any more: the lease is ended, no new one is given, and the guest stops.
+    with sqlite3.connect(stage.story.home / "broker" / "store.db") as store:
+        store.execute("DELETE FROM reference_values")
+    assert casemate("secret", "leases", "--app", stage.app, "--end").document["ended"] == 1
     end = time.monotonic() + 120
     while (state := casemate("inspect", stage.workload).document)["state"] not in ("refused", "failed", "stopped"):
         assert time.monotonic() < end, state

@@ -97,10 +97,6 @@ def routes(broker: Broker) -> list[BaseRoute]:
         secrets.delete(broker, path, who=who)
         return answer({})
 
-    def give_back(request: Request, body: bytes) -> Response:
-        leases.release(broker, session(broker, request))
-        return answer({})
-
     def begun(request: Request) -> None:
         if again.token(broker, cookie := request.cookies.get(COOKIE, "")) is None:
             decide.begun(broker, cookie)
@@ -116,7 +112,6 @@ def routes(broker: Broker) -> list[BaseRoute]:
             methods=["POST"],
         ),
         Route(resource, closed(broker, "resource.delete", delete, scope=of_resource, limit=0), methods=["DELETE"]),
-        Route("/casemate/v0/lease", route(0, give_back), methods=["DELETE"]),
     ]
 
 

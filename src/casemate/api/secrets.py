@@ -1,4 +1,4 @@
-"""The admin's routes on secrets' versions, leases and the master key; storing and deleting are in `kbs`."""
+"""Routes on secrets' versions, leases and the master key, for admins; storing and deleting are in `kbs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_app, of_query, of_resource, own, who, whole
-from casemate.api.answers import answer, parsed
+from casemate.api.answers import answer, parsed, route
+from casemate.api.kbs import session
 from casemate.broker import leases, resources, rewrap, secrets
 from casemate.errors import Malformed
 
@@ -43,7 +44,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def routes(broker: Broker) -> list[BaseRoute]:
-    """The routes; each is closed to whoever may not do its act."""
+    """The routes; each but a guest's own is closed to whoever may not do its act."""
 
     def versions(request: Request, body: bytes) -> Response:
         return answer(secrets.versions(broker, _path(request)))
@@ -76,8 +77,13 @@ def routes(broker: Broker) -> list[BaseRoute]:
         asked = parsed(body, Step, "step")
         return answer(rewrap.step(broker, asked.after, asked.limit, who=who(request)))
 
+    def give_back(request: Request, body: bytes) -> Response:
+        leases.release(broker, session(broker, request))
+        return answer({})
+
     one, master = f"{BASE}/resources/{{repo}}/{{type}}/{{tag}}", f"{BASE}/master"
     return [
+        Route("/casemate/v0/lease", route(0, give_back), methods=["DELETE"]),
         Route(f"{one}/versions", closed(broker, "resource.list", versions, scope=of_resource), methods=["GET"]),
         Route(f"{one}/undelete", closed(broker, "resource.schedule", undelete, scope=of_resource), methods=["POST"]),
         Route(f"{BASE}/apps/{{id}}/holders", closed(broker, "app.holders", holders, scope=of_app), methods=["POST"]),

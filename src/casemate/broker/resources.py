@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}")
 MAX_PATH = 512
+STILL = ("manifest.present", "release.active", "platform.class")  # what no attestation of this guest can mend
 MAX_VALUE = 2 << 20  # a guest takes an answer of at most 4 MiB, and base64 and JWE make a value longer by a third
 
 
@@ -120,10 +121,12 @@ def _gone(path: str, owned: vaulted.Owned | None, version: int | None) -> Missin
 
 
 def refuse(findings: tuple[Finding, ...]) -> NoReturn:
-    """The refusal with every failed rule. Where a lease alone is missing, attesting again helps: that is a 401."""
+    """The refusal with every failed rule. Where attesting again may give a lease that is missing, that is a 401."""
     failed = [f for f in findings if not f.ok]
-    others = [f for f in failed if f.rule != leases.RULE]  # what ended a lease says more than that it ended
-    raise Refused(others) if others else Unauthenticated(failed)
+    over = [f for f in failed if f.rule == leases.RULE]
+    if over and not any(f.rule in STILL for f in failed):
+        raise Unauthenticated(over)
+    raise Refused([f for f in failed if f not in over])  # what ended a lease says more than that it ended
 
 
 def put_in(

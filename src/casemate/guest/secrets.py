@@ -24,7 +24,7 @@ from casemate.guest.users import User
 from casemate.schema.manifest import Container, Secret
 
 MAX_ENV = 64 << 10
-_REVOKED = "release.active"  # casemate.policy.appraise
+_REVOKED = ("release.active", "platform.class")  # casemate.policy.appraise: what attesting anew can't mend
 
 
 class Source(Protocol):
@@ -190,7 +190,7 @@ class Keeper:
             ask()
         except CasemateError as error:
             self.troubles[what] = "refused" if isinstance(error, Refused) else type(error).__name__
-            if isinstance(error, Refused) and any(f.rule == _REVOKED and not f.ok for f in error.findings):
+            if isinstance(error, Refused) and any(f.rule in _REVOKED and not f.ok for f in error.findings):
                 self._revoked(error)
             return False
         self.troubles.pop(what, None)
