@@ -1,8 +1,8 @@
 """Certificate paths from a leaf to a trusted root, with every failed rule (RFC 5280 section 6, the parts we need).
 
 Judged: signatures and names, validity at a given time, basicConstraints with path length, keyUsage, the leaf's extended
-key usage, unknown critical extensions (refused), and revocation where a CRL of the issuer is given. Not judged: name
-constraints (critical ones are refused as unknown), policies, AIA and distribution points (nothing is fetched).
+key usage, unknown critical extensions (refused), and revocation where a CRL of the issuer is given: a full one for all
+of the issuer's certificates (section 5.2; others are refused by `<rule>.revoked`). Not judged: name constraints (critical ones are refused as unknown), policies, AIA and distribution points (nothing is fetched).
 
 What does not depend on time is remembered by the bytes that it is a function of: parsed certificates and lists, and
 whether one signed another. Validity and revocation are judged anew on every walk.
@@ -285,6 +285,13 @@ def _revocation(links: list[Certificate], crls: Sequence[bytes], now: datetime, 
             crl = load_crl(der)
             if not _list_of(der, issuer.der):
                 continue
+            fault = scope_fault(crl)
+            if fault:
+                path.findings.append(
+                    Finding(f"{rule}.revoked", "a full list for all of the issuer's certificates", fault,
+                            "give the issuer's full list")
+                )  # fmt: skip
+                continue
             end = crl.next_update_utc
             if not crl.last_update_utc <= now or end is None or now > end:
                 found = (
@@ -303,6 +310,30 @@ def _revocation(links: list[Certificate], crls: Sequence[bytes], now: datetime, 
         path.revocation = "checked"
     elif covered:
         path.revocation = "partly checked"
+
+
+def scope_fault(crl: x509.CertificateRevocationList) -> str:
+    """What makes a list one that doesn't speak for all certificates of its issuer; empty for a full list.
+
+    A delta list names changes alone; a distribution point may name some uses, reasons or other issuers; what an unknown
+    critical extension says, nobody here knows (RFC 5280 sections 5.2, 5.2.4, 5.2.5). `Malformed` when unreadable.
+    """
+    try:
+        extensions = list(crl.extensions)
+    except _X509_ERRORS as error:
+        raise Malformed(f"revocation list: cannot be read ({type(error).__name__})") from error
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator):
+            return "a delta list"
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if value.only_contains_user_certs or value.only_contains_ca_certs or value.only_contains_attribute_certs:
+                return "a list for some kinds of certificates alone"
+            if value.indirect_crl or value.only_some_reasons:
+                return "a list for other issuers, or for some reasons alone"
+        elif extension.critical and not isinstance(value, (x509.CRLNumber, x509.AuthorityKeyIdentifier)):
+            return f"an unknown critical extension {extension.oid.dotted_string}"
+    return ""
 
 
 @lru_cache(maxsize=_LISTS_REMEMBERED)

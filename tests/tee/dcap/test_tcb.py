@@ -27,12 +27,26 @@ def info(**changes):
         ("ConfigurationAndSWHardeningNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"),
         ("OutOfDateConfigurationNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"),
         ("TDRelaunchAdvised", "UpToDate", "TDRelaunchAdvised"),
+        ("UpToDate", "SWHardeningNeeded", "SWHardeningNeeded"),
+        ("UpToDate", "ConfigurationNeeded", "ConfigurationNeeded"),
+        ("SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded"),
+        ("OutOfDate", "ConfigurationNeeded", "OutOfDateConfigurationNeeded"),
+        ("OutOfDate", "SWHardeningNeeded", "OutOfDate"),
+        ("ConfigurationNeeded", "OutOfDateConfigurationNeeded", "OutOfDateConfigurationNeeded"),
         ("UpToDate", "Revoked", "Revoked"),
         ("Revoked", "UpToDate", "Revoked"),
     ],
 )
 def test_converge(status, part, result):
     assert tcb.converge(status, part) == result
+
+
+@pytest.mark.parametrize("qe", sorted(tcb.KNOWN))
+@pytest.mark.parametrize("status", sorted(tcb.KNOWN))
+def test_a_qe_that_is_neither_current_nor_revoked_is_out_of_date(status, qe):
+    counted = qe if qe in ("UpToDate", "Revoked") else "OutOfDate"
+    assert tcb.converge_qe(status, qe) == tcb.converge(status, counted)
+    assert (tcb.converge_qe(status, qe) in ("UpToDate", "SWHardeningNeeded")) <= (qe == "UpToDate")
 
 
 def test_levels_are_ordered_whatever_the_text():

@@ -26,6 +26,18 @@ KNOWN = frozenset(
 )
 
 
+_SW, _CONF, _OLD = "software", "configuration", "patches"
+# What a status says is lacking: two together lack what either lacks. `OutOfDate` takes software hardening in.
+_LACKS = {
+    UP_TO_DATE: frozenset[str](),
+    SW_HARDENING: frozenset({_SW}),
+    CONFIGURATION: frozenset({_CONF}),
+    CONFIGURATION_AND_SW: frozenset({_CONF, _SW}),
+    OUT_OF_DATE: frozenset({_OLD, _SW}),
+    OUT_OF_DATE_CONFIGURATION: frozenset({_OLD, _CONF, _SW}),
+}
+
+
 @dataclass(frozen=True)
 class Found:
     """A matched level: Intel's status, the date of that level, advisories; `svn` shows what was matched."""
@@ -68,16 +80,18 @@ def by_isv_svn(levels: tuple[Level, ...], svn: int) -> Found | None:
 
 
 def converge(status: str, part: str) -> str:
-    """A platform's status after a part's (module's or QE's) status is counted in."""
+    """A platform's status after a module's is counted in: whatever either lacks, both together lack."""
     if REVOKED in (status, part):
         return REVOKED
-    if part != OUT_OF_DATE:
+    if status not in _LACKS:  # that a relaunch is advised
         return status
-    if status in (UP_TO_DATE, SW_HARDENING):
-        return OUT_OF_DATE
-    if status in (CONFIGURATION, CONFIGURATION_AND_SW):
-        return OUT_OF_DATE_CONFIGURATION
-    return status
+    lacks = _LACKS[status] | _LACKS[part]
+    return next(name for name, lacking in _LACKS.items() if lacking == lacks)
+
+
+def converge_qe(status: str, qe: str) -> str:
+    """The same with a QE's status: whatever is neither `UpToDate` nor `Revoked` counts as out of date (Intel QVL)."""
+    return converge(status, qe if qe in (UP_TO_DATE, REVOKED) else OUT_OF_DATE)
 
 
 def relaunch(
@@ -96,7 +110,7 @@ def relaunch(
     the newest level (Intel QVL, TDRelaunchCheck).
     """
     current = (UP_TO_DATE, SW_HARDENING, CONFIGURATION, CONFIGURATION_AND_SW)
-    if qe.status in (OUT_OF_DATE, REVOKED) or sgx.status not in current:
+    if qe.status != UP_TO_DATE or sgx.status not in current:
         return status
     if status not in (OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION) or module.status != OUT_OF_DATE or not levels:
         return status

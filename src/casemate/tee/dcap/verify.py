@@ -8,7 +8,8 @@ Rules (each under the TEE's name)
   qe.binding            the QE's report names the attestation key
   quote.signature       the attestation key signed header and body
   collateral.<name>     each document is there (only absences, and nothing else wrong: `Unusable`)
-  tcb_info.*, qe_identity.*   signed by Intel's TCB signing certificate under the pinned key, and in their time
+  tcb_info.*, qe_identity.*   signed by Intel's TCB signing certificate under the pinned key, and in their time; `.root`:
+                        under the same root as the PCK certificate, so that no other anchor speaks for a platform
   tcb.match             the TCB info is about this platform (FMSPC, PCE, TEE)
   qe.identity           signer, product, flags of the QE are those of the QE identity; it is not a debug enclave
   tcb.level, qe.level   a level matches
@@ -195,6 +196,7 @@ def _signed(scene: _Scene, name: str) -> bytes | None:
     rules.add(path.findings)
     _bound(scene, path)
     signer = path.links[0]
+    _same_root(scene, name, roots[path.root] if path.root is not None else None)
     if scene.crls:
         checked = path.revocation == "checked"
         rules.check(f"{name}.revocation", checked, "a revocation list of its issuer", path.revocation, _STALE)
@@ -203,6 +205,16 @@ def _signed(scene: _Scene, name: str) -> bytes | None:
     ok = _signed_by(signer.der, signature, text)
     rules.check(f"{name}.signature", ok, "signed by that certificate", "signed" if ok else "not signed", _STALE)
     return text
+
+
+def _same_root(scene: _Scene, name: str, root: Root | None) -> None:
+    """Certificates of one root key are one root."""
+    mine = scene.found.root
+    if root is None or mine is None:
+        return  # a chain without a root is refused already
+    same = chain.load(root.certificate).key_digest == chain.load(mine.certificate).key_digest
+    hint = "this document's signer is another vendor than that of the platform's key"
+    scene.rules.check(f"{name}.root", same, f"the root of the PCK certificate: {mine.name}", root.name, hint)
 
 
 @lru_cache(maxsize=128)
@@ -273,7 +285,7 @@ def _levels(scene: _Scene, info: TcbInfo, key: pck.Pck) -> None:
         status = tcb.relaunch(
             status, sgx=sgx, module=found.module, qe=found.qe, info=info, levels=levels, tee_tcb_svn2=td.tee_tcb_svn2
         )
-    found.status = tcb.converge(status, found.qe.status)
+    found.status = tcb.converge_qe(status, found.qe.status)
     revoked = found.status == tcb.REVOKED
     rules.check("tcb.revoked", not revoked, "a TCB that is not revoked", found.status, "Intel revoked this TCB")
 

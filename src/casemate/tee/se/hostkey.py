@@ -194,6 +194,9 @@ def _passes(
     if _names(crl.issuer) != _names(signer.cert.subject) or not _authority_key(crl, signer.cert):
         found = crl.issuer.rfc4514_string()[:128]
         return judged.note("revoked", False, f"a list of {signer.subject}", found, "give this issuer's own list")
+    fault = chain.scope_fault(crl)
+    if fault:
+        return judged.note("revoked", False, "a full list of all certificates", fault, "give the issuer's full list")
     if end is None or not start <= now < end:
         found = f"one of {start:%Y-%m-%d} that ends " + (f"{end:%Y-%m-%d}" if end else "never")
         return judged.note("revoked", False, f"a list current at {now:%Y-%m-%d}", found, "fetch a newer list")
