@@ -64,12 +64,14 @@ def durable_on_postgres(folder, number, handshakes, server):
     assert away
 
 
+@pytest.mark.timeout(400)
 def test_three_kills_on_sqlite(tmp_path):
-    durable(tmp_path / "b", 3, 25)
+    durable(tmp_path / "b", 3, 15)
 
 
+@pytest.mark.timeout(400)
 def test_three_kills_on_postgresql(tmp_path, server):
-    durable_on_postgres(tmp_path / "b", 3, 25, server)
+    durable_on_postgres(tmp_path / "b", 3, 15, server)
 
 
 @pytest.mark.soak
@@ -107,8 +109,9 @@ def pair(tmp_path, server, kills, handshakes):
     judge(settings, crowd.seen, instants)
 
 
+@pytest.mark.timeout(400)
 def test_two_replicas_killed_in_turn(tmp_path, server):
-    pair(tmp_path, server, 3, 30)
+    pair(tmp_path, server, 3, 15)
 
 
 @pytest.mark.soak

@@ -168,7 +168,7 @@ def crowd(port: int, replica: Replica, *, guests: int = 6) -> Crowd:
     return Crowd(port, admin, app, manifest, path, vendor=vendor, guests=guests)
 
 
-def wait_for(seen: Acknowledged, handshakes: int, secrets: int, seconds: float = 60.0) -> None:
+def wait_for(seen: Acknowledged, handshakes: int, secrets: int, seconds: float = 120.0) -> None:
     """Let the crowd get on."""
     begun, was = time.monotonic(), (seen.accepted.total(), len(seen.secrets))
     while time.monotonic() - begun < seconds:
