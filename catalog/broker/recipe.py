@@ -3,7 +3,7 @@
     python catalog/broker/recipe.py OUT      writes an OCI layout, and prints its digest
     python catalog/broker/recipe.py --lock   resolves the Debian packages anew
 
-Packages are locked by version and SHA-256, wheels by hash. Compiled Python is left out, so the same input gives the
+Packages are locked by version and SHA-256, wheels by hash. Python's caches hold no times, so the same input gives the
 same digest.
 """
 
@@ -66,9 +66,7 @@ def build(target: Path, say: Callable[[str], None]) -> None:
         f"root:x:0:0::/:/usr/sbin/nologin\ncasemate:x:{uid}:{gid}::/var/lib/casemate:/usr/sbin/nologin\n"
     )
     (target / "etc/group").write_text(f"root:x:0:\ncasemate:x:{gid}:\n")
-    for folder in (target / "usr/lib/python3.13", target / SITE):
-        for cached in folder.rglob("__pycache__"):
-            shutil.rmtree(cached, ignore_errors=True)
+    compiled(target)
 
 
 def wheels(site: Path, say: Callable[[str], None]) -> None:
@@ -86,6 +84,23 @@ def wheels(site: Path, say: Callable[[str], None]) -> None:
     shutil.rmtree(site / "bin", ignore_errors=True)
     (site / ".lock").unlink(missing_ok=True)
     shutil.copytree(ROOT / "src/casemate", site / "casemate", ignore=shutil.ignore_patterns("testing", "__pycache__"))
+
+
+def compiled(target: Path) -> None:
+    """Every module, compiled by the image's own Python: inside, the root is read-only and compiling takes a minute.
+
+    The caches say the hash of their source (PEP 552), so they hold no time.
+    """
+    libraries = target / "usr/lib/x86_64-linux-gnu"
+    python = [libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, target / f"usr/bin/python{PYTHON}"]
+    folders = [target / f"usr/lib/python{PYTHON}", target / SITE]
+    options = ["-q", "-f", "-s", target, "-p", "/", "--invalidation-mode", "unchecked-hash"]
+    done = subprocess.run(
+        [*map(str, python), "-m", "compileall", *map(str, [*options, *folders])],
+        capture_output=True, text=True, check=False, env={"PYTHONHOME": str(target / "usr"), "PYTHONHASHSEED": "0"},
+    )  # fmt: skip
+    if done.returncode:
+        raise Unavailable(f"the image's Python cannot compile: {(done.stderr or done.stdout).strip()[-400:]}")
 
 
 def resolve() -> list[debs.Package]:
