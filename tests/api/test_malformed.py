@@ -46,9 +46,9 @@ class Wire:
                 plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
                 self.peer = self.context.wrap_socket(plain)
             try:
-                self.peer.settimeout(0.3 if isinstance(data, Frame) else 30)
+                self.peer.settimeout(0.3 if isinstance(data, Frame) else 10)
                 self.peer.sendall(data)
-                answer = self._answer()
+                answer = self._answer(data.startswith(b"HEAD "))
             except OSError:
                 answer = b""
             if answer:
@@ -65,7 +65,7 @@ class Wire:
             self.peer.close()
             self.peer = None
 
-    def _answer(self):
+    def _answer(self, bare):
         found = b""
         while b"\r\n\r\n" not in found:
             piece = self.peer.recv(65536)
@@ -76,7 +76,7 @@ class Wire:
         length = next(
             (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
         )
-        while len(body) < length:
+        while len(body) < length and not bare:
             piece = self.peer.recv(65536)
             if not piece:
                 break
@@ -305,7 +305,7 @@ class Breaker:
         data = json.dumps({"version": "0.4.0", "tee": "tpm"}).encode(
             r.choice(("utf-16", "utf-32", "utf-8-sig", "latin-1"))
         )
-        return request(b"POST", b"/kbs/v0/auth", data, header)
+        return Frame(request(b"POST", b"/kbs/v0/auth", data, header))
 
     def head(self):
         r = self.random

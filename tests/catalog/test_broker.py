@@ -179,7 +179,7 @@ def test_a_broker_in_a_vm(workload, monkeypatch):
     """It shows what it is; under the key that its evidence vouches for it serves an admin, and attests a guest."""
     desk, app, port, admin_key, name = workload
     monkeypatch.setenv("CASEMATE_HOME", desk.environment["CASEMATE_HOME"])
-    for _ in range(120):
+    for _ in range(300):
         try:
             if get(port, "/healthz").status == 200:
                 break

@@ -62,6 +62,7 @@ def app(broker: Broker) -> Starlette:
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    made.router.redirect_slashes = False  # a path is what it is; a redirect would repeat the caller's Host
     made.state.intake = Intake(BODIES)
     made.state.metrics = metrics
     made.state.strict = broker.settings.strict_trustee

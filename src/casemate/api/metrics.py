@@ -33,7 +33,7 @@ from casemate.tee import ROOMS
 if TYPE_CHECKING:
     from casemate.broker.settings import Settings
 
-disable_created_metrics()  # a second series for each, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # (no types there) a second series each, asked for by nobody
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 OTHER = "other"
