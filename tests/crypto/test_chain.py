@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from casemate.crypto import chain
 from casemate.errors import Malformed
+from casemate.testing import pki
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 USE = "1.2.3.4"
@@ -244,3 +245,47 @@ def test_any_changed_byte(position: int, change: int) -> None:
         return
     signed = 4 + len(x509.load_der_x509_certificate(GOOD).tbs_certificate_bytes)
     assert path.findings or position >= signed  # the outer encoding is malleable, what is signed is not
+
+
+def _list(root, *extensions):
+    name = x509.load_der_x509_certificate(root.certificate).subject
+    start, end = pki.NOW - timedelta(days=1), pki.NOW + timedelta(days=1)
+    builder = x509.CertificateRevocationListBuilder(name, start, end)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _point(**limits):
+    given = {"full_name": None, "relative_name": None, "only_contains_user_certs": False,
+             "only_contains_ca_certs": False, "only_some_reasons": None, "indirect_crl": False,
+             "only_contains_attribute_certs": False} | limits  # fmt: skip
+    return x509.IssuingDistributionPoint(**given)
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical", "word"),
+    [
+        (x509.DeltaCRLIndicator(1), True, "delta"),
+        (_point(only_contains_attribute_certs=True), True, "some kinds"),
+        (_point(only_contains_ca_certs=True), True, "some kinds"),
+        (_point(only_contains_user_certs=True), False, "some kinds"),
+        (_point(indirect_crl=True), True, "other issuers"),
+        (_point(only_some_reasons=frozenset({x509.ReasonFlags.superseded})), True, "some reasons"),
+        (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00"), True, "1.2.3.4.5"),
+        (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00"), False, ""),
+        (x509.CRLNumber(7), False, ""),
+        (_point(full_name=[x509.UniformResourceIdentifier("http://pki.example/all.crl")]), True, ""),
+    ],
+)
+def test_a_list_that_does_not_speak_for_all_certificates_is_refused(extension, critical, word):
+    root = pki.Authority("A root of lists", pki.p256())
+    leaf = root.issue("leaf", pki.p256())
+    path = chain.walk([leaf], [root.certificate], pki.NOW, rule="x", leaf_usages=None,
+                      crls=[_list(root, (extension, critical))])  # fmt: skip
+    if word:
+        assert [f.rule for f in path.findings] == ["x.revoked"]
+        assert word in path.findings[0].found
+        assert path.revocation == "not checked"
+    else:
+        assert (path.findings, path.revocation) == ([], "checked")

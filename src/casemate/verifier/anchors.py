@@ -1,8 +1,9 @@
 """What the relying party itself gives to be believed: roots, platforms' keys, keys of its own requests; by files.
 
-Nothing that lies beside evidence can do that. A certificate counts as a root for every TEE and for what rooms name
-beside it (`VOUCHED` in a room's `files.py`); a public key as that of the attester; what else there is, a room takes up
-by `given` in its `files.py` (`Case` of these files, class, `Endorsements`: the endorsements with them, or None).
+Nothing that lies beside evidence can do that. A certificate counts as a root for every TEE whose roots are certificates
+(`CERTIFICATES`, by default) and for what rooms name beside it (`VOUCHED`, both in a room's `files.py`), a public key as
+that of the attester. What else there is, a room takes up by `given` in its `files.py` (`Case` of these files, class,
+`Endorsements`: the endorsements with them, or None).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Own:
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         """The certificates, as roots for every TEE."""
-        tees = (*ROOMS, *_vouched())
+        tees = _vouched()
         return tuple(
             Anchor(certificate=der, name=f"{chain.load(der).subject} (--anchor)", tees=tees,
                    platform_class=self.platform_class)
@@ -72,10 +73,10 @@ def _takes(hook: Given, case: Case) -> bool:
 
 
 def _hooks(tees: Iterable[str]) -> Iterator[Given]:
-    for module in _files():
-        name = next(tee for tee, place in ROOMS.items() if module.__name__ == f"{place}.files")
+    wanted = set(tees)
+    for tee, module in zip(ROOMS, _files(), strict=True):
         hook: Given | None = getattr(module, "given", None)
-        if name in tees and hook is not None:
+        if tee in wanted and hook is not None:
             yield hook
 
 
@@ -86,4 +87,6 @@ def _files() -> tuple[ModuleType, ...]:
 
 @cache
 def _vouched() -> tuple[str, ...]:
-    return tuple(name for module in _files() for name in getattr(module, "VOUCHED", ()))
+    """What a certificate may vouch for: every TEE whose roots are certificates, and what rooms name beside it."""
+    rooms = [tee for tee, module in zip(ROOMS, _files(), strict=True) if getattr(module, "CERTIFICATES", True)]
+    return (*rooms, *(name for module in _files() for name in getattr(module, "VOUCHED", ())))

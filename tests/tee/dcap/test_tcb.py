@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from casemate.errors import Malformed
@@ -163,3 +164,26 @@ def test_relaunch_is_advised_only_where_the_new_module_is_current():
 
 def test_the_fake_clock():
     assert pki.NOW.tzinfo is UTC
+
+
+def test_signers_of_collateral_end_in_the_root_of_the_platforms_key():
+    """An anchor for development platforms must not speak for others' platforms, and the other way round."""
+    from casemate.errors import Refused
+    from casemate.schema.evidence import Evidence
+    from casemate.schema.request import Request
+    from casemate.tee import room
+    from casemate.wire.encoding import b64
+
+    mine, other = fake.FakePlatform("sgx"), fake.FakePlatform("sgx")
+    taken = {n: d for n, d in other.endorsements.collateral.items() if n.startswith(("tcb_info", "qe_identity"))}
+    papers = msgspec.structs.replace(
+        mine.endorsements,
+        anchors=(*mine.endorsements.anchors, *other.endorsements.anchors),
+        collateral=mine.endorsements.collateral | taken,
+    )
+    evidence = Evidence(tee="sgx", primary={"quote": b64(mine.quote(mine.enclave()))})
+    with pytest.raises(Refused) as caught:
+        room("sgx").verify(evidence, papers, Request(), mine.now)
+    failed = {f.rule for f in caught.value.findings if not f.ok}
+    assert failed >= {"sgx.tcb_info.root", "sgx.qe_identity.root"}
+    assert not failed & {"sgx.tcb_info.chain", "sgx.tcb_info.signature"}

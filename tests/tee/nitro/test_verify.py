@@ -10,6 +10,7 @@ from casemate.schema.endorsements import DEVELOPMENT, Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.request import Request
 from casemate.tee import nitro, room
+from casemate.tee.nitro import report
 from casemate.testing.nitro import BROKEN, FakeEnclave
 from casemate.wire import cbor
 from casemate.wire.encoding import b64
@@ -227,3 +228,25 @@ def test_fuzz_only_malformed_or_refused(data):
         return  # COSE_Sign1 may carry its tag or not (RFC 9052 section 2)
     with pytest.raises((Malformed, Refused)):
         nitro.verify(given_document(changed), ENCLAVE.endorsements, NONCE, ENCLAVE.now)
+
+
+def _at(timestamp: int) -> bytes:
+    document = report.parse(FakeEnclave().document(NONCE.report_data))
+    body = cbor.loads(document.message.payload, "payload") | {"timestamp": timestamp}
+    return cbor.dumps([document.message.protected, {}, cbor.dumps(body), document.message.signature])
+
+
+@pytest.mark.parametrize("request_", [Request(), NONCE])
+@pytest.mark.parametrize("timestamp", [1, 1_000_000_000_000, report.MAX_TIME - 1, report.MAX_TIME,
+                                       253_402_300_799_999, 253_402_300_800_000, (1 << 48) - 1, 1 << 48])  # fmt: skip
+def test_no_time_leaves_the_calendar(timestamp, request_):
+    """The years 9999 and 10889, where `datetime` and its sums end."""
+    with pytest.raises((Malformed, Refused)):
+        nitro.verify(given_document(_at(timestamp)), FakeEnclave().endorsements, request_, FakeEnclave().now)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(min_value=-(1 << 64), max_value=(1 << 64) - 1))
+def test_any_number_in_the_place_of_the_time(timestamp):
+    with pytest.raises((Malformed, Refused)):
+        nitro.verify(given_document(_at(timestamp)), FakeEnclave().endorsements, Request(), FakeEnclave().now)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from casemate.errors import Malformed
-from casemate.schema.endorsements import Endorsements
+from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.csv import report as wire
 from casemate.tee.csv.wire import Parts, parse_evidence
 from casemate.tee.files import Case, File, Gathered, statements
 from casemate.wire.encoding import b64
 
+CERTIFICATES = False  # an anchor for CSV is an HRK, and no X.509 certificate
 _PAIR = wire.CA_SIZE + wire.CERTIFICATE_SIZE
 
 
@@ -35,6 +38,16 @@ def gather(case: Case) -> Gathered | None:
         also=tuple((name, further) for name, further, _ in others),
         report_data=parts.report.report_data,
     )
+
+
+def given(own: Case, platform_class: str, beside: Endorsements) -> Endorsements | None:
+    """`beside` with the root certificates (HRK) of the relying party's own; None where `own` has none."""
+    roots = [blob for blob in own.blobs if _usage(wire.authority, blob.data) == wire.HRK]
+    anchors = [
+        Anchor(certificate=root.data, platform_class=platform_class, name=f"{root.name} (--anchor)", tees=("csv",))
+        for root in roots
+    ]
+    return msgspec.structs.replace(beside, anchors=(*beside.anchors, *anchors)) if anchors else None
 
 
 def _add(found: dict[bytes, tuple[str, Evidence, Parts]], name: str, evidence: Evidence) -> None:

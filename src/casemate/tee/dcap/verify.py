@@ -8,8 +8,8 @@ Rules (each under the TEE's name)
   qe.binding            the QE's report names the attestation key
   quote.signature       the attestation key signed header and body
   collateral.<name>     each document is there (only absences, and nothing else wrong: `Unusable`)
-  tcb_info.*, qe_identity.*   signed by Intel's TCB signing certificate under the pinned key, and in their time; `.root`:
-                        under the same root as the PCK certificate, so that no other anchor speaks for a platform
+  tcb_info.*, qe_identity.*   signed by Intel's TCB signing certificate under the pinned key, and in their time
+  tcb_info.root, qe_identity.root   that is the root of the PCK certificate: no other anchor speaks for a platform
   tcb.match             the TCB info is about this platform (FMSPC, PCE, TEE)
   qe.identity           signer, product, flags of the QE are those of the QE identity; it is not a debug enclave
   tcb.level, qe.level   a level matches

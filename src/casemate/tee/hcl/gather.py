@@ -16,9 +16,11 @@ from casemate.errors import Malformed
 from casemate.schema.evidence import Evidence
 from casemate.tee.files import Case, File, Gathered, statements
 from casemate.tee.hcl import report as wire
+from casemate.tee.hcl.verify import signed
 from casemate.tee.tpm.report import PCR_COUNT, parse_attest
 from casemate.wire.cursor import Cursor
 
+_MOST = 8
 _QUOTE = ("message", "signature", "pcrs")
 
 
@@ -39,18 +41,50 @@ def machines(case: Case, tee: str, member: str, kind: int, papers: Sequence[File
         sent = _sent(statement.primary, member, kind)
         if sent is not None:
             found.append(Found(statement.name, statement.evidence(tee), sent, (statement.name,)))
+    if papers or papers is None:
+        found += _loose(case, tee, member, kind, papers or ())
+    return found
+
+
+def _loose(case: Case, tee: str, member: str, kind: int, papers: Sequence[File]) -> list[Found]:
+    """Evidence in pieces: each quote with the report whose key signed it; what is left over, with the first of these.
+
+    What does not belong together is put together too: the room refuses it, and nothing that lies there goes unseen.
+    """
     reports = [blob for blob in case.blobs if wire.kind_of(blob.data) == kind]
     quotes = [*_json_quotes(case), *_binary_quotes(case)]
-    if reports and quotes and (papers or papers is None):
-        name, quote = quotes[0]
-        primary = {"tpm_quote": quote, "hcl_report": list(reports[0].data)}
+    if not (reports and quotes):
+        return []
+
+    def piece(report: File, quote: tuple[str, dict[str, Any]]) -> Found | None:
+        """Report and quote as one evidence, with the paper that speaks of this report."""
+        primary: dict[str, Any] = {"tpm_quote": quote[1], "hcl_report": list(report.data)}
+        used = [report.name, quote[0]]
         if papers:
-            primary[member] = list(papers[0].data)
+            bound = wire.report_data(report.data, kind)
+            paper = next((p for p in papers if bound and bound in p.data), papers[0])
+            primary[member] = list(paper.data)
+            used.append(paper.name)
         sent = _sent(primary, member, kind)
-        if sent is not None:
-            used = (reports[0].name, name, *(paper.name for paper in (papers or ())[:1]))
-            found.append(Found(reports[0].name, Evidence(tee=tee, primary={"version": 1} | primary), sent, used))
-    return found
+        evidence = Evidence(tee=tee, primary={"version": 1} | primary)
+        return None if sent is None else Found(report.name, evidence, sent, tuple(used))
+
+    pairs: list[Found] = []
+    for quote in quotes[:_MOST]:
+        tried = [piece(report, quote) for report in reports[:_MOST]]
+        known = [found for found in tried if found is not None]
+        pairs += [found for found in known if _belongs(found, kind)][:1] or known[:1]
+    seen = {found.sent.report for found in pairs}
+    left = [piece(report, quotes[0]) for report in reports if report.data not in seen]
+    return [*pairs, *(found for found in left if found is not None)]
+
+
+def _belongs(piece: Found, kind: int) -> bool:
+    try:
+        data = wire.parse_runtime_data(wire.parse(piece.sent.report, kind).runtime_data)
+    except Malformed:
+        return False
+    return signed(data, piece.sent)
 
 
 def with_hardware(case: Case, found: Found, hardware: bytes, gather: Callable[[Case], Gathered | None]) -> Gathered:

@@ -113,6 +113,12 @@ def parse(data: bytes, kind: int) -> HclReport:
     return HclReport(version, found, HASHES[hash_type], hardware, read.take(size))
 
 
+def report_data(data: bytes, kind: int) -> bytes:
+    """The register of the hardware report inside that binds the runtime data; empty where the report is too short."""
+    start = HEADER + _REPORT_DATA[kind]
+    return data[start : start + 64] if len(data) >= HEADER + HARDWARE_SIZE else b""
+
+
 def kind_of(data: bytes) -> int:
     """`SNP` or `TDX` by the report's header, 0 for anything else."""
     start = HEADER + HARDWARE_SIZE + 8

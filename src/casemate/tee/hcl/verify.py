@@ -136,9 +136,9 @@ def _runtime_data(found: Found, report_data: bytes, request: Request) -> None:
 
 def _quote(found: Found, request: Request) -> None:
     sent, rules = found.sent, found.rules
-    signed = found.runtime_data is not None and _signed(found.runtime_data, sent)
-    shown = "signed" if signed else "not signed"
-    rules.check("quote.signature", signed, "the quote signed by the key in the runtime data", shown,
+    ok = found.runtime_data is not None and signed(found.runtime_data, sent)
+    shown = "signed" if ok else "not signed"
+    rules.check("quote.signature", ok, "the quote signed by the key in the runtime data", shown,
                 "the quote was changed, or is another TPM's")  # fmt: skip
     try:
         found.attest = attest = tpm.parse_attest(sent.message)
@@ -161,7 +161,7 @@ def _quote(found: Found, request: Request) -> None:
     rules.equal("quote.pcrs", attest.pcr_digest, computed, "the PCRs do not belong to this quote")
 
 
-def _signed(data: RuntimeData, sent: Sent) -> bool:
+def signed(data: RuntimeData, sent: Sent) -> bool:
     """Whether the attestation key signed the quote; Azure's vTPM signs with RSASSA and SHA-256."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes

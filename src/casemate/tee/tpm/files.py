@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -32,11 +33,14 @@ _CURVES = {report.CURVE_P256: ec.SECP256R1, 0x0004: ec.SECP384R1}
 _FIELDS = 4096
 
 
+_Quote = tuple[str, bytes, report.Attest]
+
+
 @dataclass
 class _Parts:
     """What lies there: keys and certificates are DER, PCR lists map index to value, `used` are files' names."""
 
-    quotes: list[tuple[str, bytes, report.Attest]]
+    quotes: list[_Quote]
     signatures: list[bytes]
     keys: list[bytes]
     pcrs: list[dict[int, bytes]]
@@ -48,6 +52,7 @@ class _Parts:
 def gather(case: Case) -> Gathered | None:
     """The quote of a case with the chain of its key and its log, or None."""
     pool = _loaded(case.certificates)
+    found: dict[tuple[bytes, bytes], tuple[str, Evidence]] = {}
     for statement in statements(case, "tpm"):
         try:
             parsed = report.parse_evidence(statement.primary)
@@ -59,18 +64,49 @@ def gather(case: Case) -> Gathered | None:
         if not parsed.ak_chain:
             primary["ak_chain"] = [b64(der) for der in _chain(pool, parsed.ak_public)]
         evidence = Evidence(tee="tpm", primary=primary, additional=statement.additional, initdata=statement.initdata)
-        return Gathered(evidence=evidence, endorsements=_lists(case, pool), used=(statement.name,))
-    return _loose(case, pool)
+        found.setdefault((parsed.message, parsed.signature), (statement.name, evidence))
+    loose = _loose(case, pool)
+    if not found:
+        return loose
+    (name, evidence), *others = found.values()
+    if loose is not None:
+        others += [(loose.used[0], loose.evidence), *loose.also]
+    used = (name, *(further for further, _ in others), *(loose.used if loose is not None else ()))
+    return Gathered(
+        evidence=evidence, endorsements=_lists(case, pool), used=tuple(dict.fromkeys(used)), also=tuple(others),
+        missing=loose.missing if loose is not None else (),
+    )  # fmt: skip
 
 
 def _loose(case: Case, pool: dict[bytes, chain.Certificate]) -> Gathered | None:
+    """The quotes that lie there in pieces: the one of the best bank, and in `also` those that say anything else."""
     parts = _parts(case)
     if not parts.quotes:
         return None
     pool = _loaded([*case.certificates, *parts.certificates])
     parts.keys += [c.key for c in pool.values()]
     parts.quotes.sort(key=lambda entry: _bank(entry[2]))
-    name, message, attest = parts.quotes[0]
+    first, *rest = dict.fromkeys(parts.quotes)
+    key, _ = _signer(first[1], parts)
+    others = [quote for quote in rest if not _same_word(quote, first, key, parts)]
+    whole = _one(case, pool, parts, first)
+    return msgspec.structs.replace(
+        whole, also=tuple((quote[0], _one(case, pool, parts, quote).evidence) for quote in others)
+    )
+
+
+def _same_word(quote: _Quote, first: _Quote, key: bytes, parts: _Parts) -> bool:
+    """Whether a quote is the same TPM's answer to the same question from another bank: tools ask all banks at once."""
+    banks = [q[2].selections[0][0] if q[2].selections else "" for q in (quote, first)]
+    if banks[0] == banks[1] or quote[2].extra_data != first[2].extra_data:
+        return False
+    found, signature = _signer(quote[1], parts)
+    return found == key and signed(report.Report(quote[1], signature, (), found, (), None))
+
+
+def _one(case: Case, pool: dict[bytes, chain.Certificate], parts: _Parts, quote: _Quote) -> Gathered:
+    """One quote with what belongs to it."""
+    name, message, attest = quote
     bank = attest.selections[0][0] if attest.selections else ""
     key, signature = _signer(message, parts)
     chosen = attest.selections[0][1] if attest.selections else ()
