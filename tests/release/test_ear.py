@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -71,6 +71,34 @@ def test_annotated_evidence_stands_where_coco_s_policies_look():
     assert evidence["snp"]["policy_debug_allowed"] is False
     assert (found["eat_profile"], found["exp"] - found["iat"]) == (ear.PROFILE, 300)
     assert ear.annotated(of(values={"x": "y" * 40_000}))["snp"] == {"omitted": "too long for a token"}
+
+
+@pytest.mark.parametrize(
+    ("claims", "finding", "changed"),
+    [
+        (of(), Finding("measurement.pcr4", "a", "b"), {"executables": 96, "configuration": 36}),
+        (of(), Finding("reference.match", "a", "b"), {"executables": 96, "configuration": 36}),
+        (of(platform_class="development"), None, {"hardware": 97, "configuration": 36}),
+        (of(tcb_status="OutOfDate"), None, {"hardware": 96, "configuration": 36}),
+        (of(cautions=(Finding("snp.policy.debug", "no", "yes"),), debug=True), None,
+         {"configuration": 96, "runtime-opaque": 96}),
+    ],
+)  # fmt: skip
+def test_what_was_refused_is_contraindicated(claims, finding, changed):
+    findings = [*platform.judge(claims), MATCH, *([finding] if finding else [])]
+    found = ear.document(claims, findings, NOW, issuer="me", version="1")["submods"]["cpu0"]
+    assert found["ear.status"] == "contraindicated"
+    assert found["ear.trustworthiness-vector"] == {**vector(CLAIMS, MATCH)[1], **changed}
+
+
+def test_a_result_of_the_past_says_so_and_ends_with_its_papers():
+    ended = NOW - timedelta(days=30)
+    found = ear.document(of(valid_until=ended), [MATCH], NOW, issuer="me", version="1", at=ended - timedelta(days=1))
+    assert (found["exp"], found["iat"]) == (int(ended.timestamp()), int(NOW.timestamp()))
+    assert found["casemate.judged-at"] == int((ended - timedelta(days=1)).timestamp())
+    assert found["casemate.freshness"] == "not checked"
+    soon = ear.document(of(fresh=True), [], NOW, issuer="me", version="1", until=NOW + timedelta(minutes=1))
+    assert (soon["exp"] - soon["iat"], soon["casemate.freshness"]) == (60, "checked")
 
 
 def test_another_implementation_verifies_the_token():

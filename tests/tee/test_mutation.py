@@ -246,7 +246,7 @@ def test_changed_bytes_are_refused_sampled(sample, genuine_by_id):
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)  # the NVIDIA sample takes nine minutes alone on a CPU
+@pytest.mark.timeout(3600)  # the NVIDIA sample takes ten to twenty minutes
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_changed_bytes_are_refused_in_full(sample, genuine_by_id):
     judge_mutations(genuine_by_id(sample), 1)

@@ -187,5 +187,8 @@ def _token(result: Result, path: Path) -> str:
         )
     if result.claims is None:
         return ""  # a token speaks of an attester, and none was found genuine
-    document = ear.document(result.claims, result.checks, datetime.now(UTC), issuer=_ISSUER, version=__version__)
+    document = ear.document(
+        result.claims, result.checks, datetime.now(UTC), issuer=_ISSUER, version=__version__,
+        at=result.at, until=result.valid_until, fresh=result.fresh,
+    )  # fmt: skip
     return ear.sign(document, key)

@@ -1,11 +1,15 @@
 """Attestation results as EAR (draft-ietf-rats-ear, CoCo's profile): one shape for the broker and for `casemate verify`.
 
-    {"eat_profile", "iss", "iat", "exp", "ear.verifier-id", "submods": {"cpu0": {
+    {"eat_profile", "iss", "iat", "exp", "ear.verifier-id", "casemate.judged-at"?, "casemate.freshness"?,
+     "submods": {"cpu0": {
         "ear.status", "ear.appraisal-policy-id", "ear.trustworthiness-vector": {8 claims of AR4SI},
         "ear.veraison.annotated-evidence": {"<tee>": values, "report_data", "init_data", "runtime_data_claims"?}}}}
 
 A token is this in a JWT under ES256 (RFC 7519, RFC 7518 section 3.4). The vector is draft-ietf-rats-ar4si: 2 to 31
-affirm, 32 to 95 warn, 96 and above contraindicate, 0 says nothing; the worst claim gives the status.
+affirm, 32 to 95 warn, 96 and above contraindicate, 0 says nothing; the worst claim gives the status. A result of a
+verification (`document`) contraindicates what the policy refused: measurements as executables (96), the debug mode and
+other cautions as configuration (96), a TCB as hardware (96), a development platform as hardware that nobody recognises
+(97). Those that a relying party accepted by name are warnings.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ MAX_ADDITIONAL = 1 << 10
 LIFETIME = timedelta(minutes=5)
 _MEASURED = ("measurement.", "reference.", "policy.measurement.")
 _AFFIRMED, _BOOT, _UNSAFE, _UNKNOWN, _MISCONFIGURED = 2, 3, 32, 33, 36
+_REFUSED, _UNRECOGNISED = 96, 97
 
 
 def document(
@@ -46,19 +51,29 @@ def document(
     *,
     issuer: str,
     version: str,
-    lifetime: timedelta = LIFETIME,
+    at: datetime | None = None,
+    until: datetime | None = None,
+    fresh: bool | None = None,
 ) -> dict[str, Any]:
     """The claims of a token about one attester; `findings` are the rules that a policy applied to `claims`.
 
-    `version` is this program's, `issuer` the name under which its key is known.
+    `version` is this program's, `issuer` the name under which its key is known. `at` is the time as of which the
+    evidence was judged (by default `now`, when the token is made), `until` when the result ends and `fresh` whether
+    all of it answered a question; by default what the claims say. The token ends with the result: one about the past
+    may have ended before it was made.
     """
+    ends = until if until is not None else claims.valid_until
+    lasts = now + LIFETIME if ends is None else min(now + LIFETIME, ends)
+    judged = {**status(claims, findings, refuses=True), "ear.veraison.annotated-evidence": annotated(claims)}
     return {
         "eat_profile": PROFILE,
         "iss": issuer,
         "iat": int(now.timestamp()),
-        "exp": int((now + lifetime).timestamp()),
+        "exp": int(lasts.timestamp()),
         "ear.verifier-id": verifier(version),
-        "submods": {"cpu0": {**status(claims, findings), "ear.veraison.annotated-evidence": annotated(claims)}},
+        "casemate.judged-at": int((at or now).timestamp()),
+        "casemate.freshness": "checked" if (claims.fresh if fresh is None else fresh) else "not checked",
+        "submods": {"cpu0": judged},
     }
 
 
@@ -115,8 +130,13 @@ def _bounded(values: dict[str, Any], limit: int) -> dict[str, Any]:
     return {"omitted": "too long for a token"} if len(json.dumps(values, default=str)) > limit else values
 
 
-def status(claims: Claims, findings: Iterable[Finding], policy: str = "casemate") -> dict[str, Any]:
-    """AR4SI status and vector. A development platform never affirms; measurements that nobody compared say nothing."""
+def status(
+    claims: Claims, findings: Iterable[Finding], policy: str = "casemate", *, refuses: bool = False
+) -> dict[str, Any]:
+    """AR4SI status and vector. A development platform never affirms; measurements that nobody compared say nothing.
+
+    With `refuses` a failed finding is a refusal, and contraindicated; without, a policy is still to decide.
+    """
     rules = list(findings)
     measured = [f.ok for f in rules if f.rule.startswith(_MEASURED)]
     sound = claims.platform_class == PRODUCTION and all(f.ok for f in rules if f.rule == "platform.tcb")
@@ -130,9 +150,28 @@ def status(claims: Claims, findings: Iterable[Finding], policy: str = "casemate"
         "storage-opaque": 0,
         "sourced-data": 0,
     }
+    if refuses:
+        vector |= _contraindicated(claims, [f for f in rules if not f.ok])
     worst = max(vector.values())
     name = "affirming" if worst < _UNSAFE else "warning" if worst < 96 else "contraindicated"
     return {"ear.status": name, "ear.appraisal-policy-id": policy, "ear.trustworthiness-vector": vector}
+
+
+def _contraindicated(claims: Claims, failed: Sequence[Finding]) -> dict[str, int]:
+    """What refusals say (AR4SI section 2.3.4): each under the claim that it is about, all others as configuration."""
+    found: dict[str, int] = {}
+    for finding in failed:
+        if finding.rule.startswith(_MEASURED):
+            found["executables"] = _REFUSED
+        elif finding.rule == "platform.tcb":
+            found["hardware"] = max(_REFUSED, found.get("hardware", 0))
+        elif finding.rule == "platform.class":
+            found["hardware"] = _UNRECOGNISED
+        else:
+            found["configuration"] = _REFUSED
+    if claims.debug and "configuration" in found:
+        found["runtime-opaque"] = _REFUSED  # whoever debugs sees the memory
+    return found
 
 
 def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, Any]:
