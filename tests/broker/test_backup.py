@@ -214,7 +214,7 @@ def test_a_file_that_was_changed_cut_or_put_together_anew():
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
 def test_only_malformed(data):
     for front in (b"", backup.MAGIC, WHOLE[: WHOLE.index(b"}}") + 2]):
         with pytest.raises(Malformed):
@@ -222,7 +222,7 @@ def test_only_malformed(data):
 
 
 @given(st.lists(st.lists(st.one_of(st.integers(), st.text(max_size=5), st.lists(st.integers()))), max_size=4))
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=10, suppress_health_check=list(HealthCheck), deadline=None)
 def test_messages_that_are_none_of_ours_fill_no_store(tmp_path_factory, messages):
     folder = tmp_path_factory.mktemp("none")
     store = Store(f"sqlite:///{folder / 's.db'}")
