@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 from casemate.api import (
     admin,
     as_rest,
+    console,
     evidence,
     health,
     issuing,
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HEAD", "PARTS", "Journal", "app"]
 
 # Every module with routes; what each route takes and answers is declared in `operations` (a test finds what is not).
-PARTS = (health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, policies, openapi)
+PARTS = (
+    health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, policies, openapi, console,
+)  # fmt: skip
 BODIES = 256 << 20
 
 

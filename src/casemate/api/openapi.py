@@ -50,8 +50,8 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
 
 def served(there: Iterable[BaseRoute]) -> set[tuple[str, str]]:
-    """(method, path) of each route. HEAD is GET without a body, as everywhere in HTTP."""
-    flat = [one for one in there if isinstance(one, Route)]
+    """(method, path) of each route but the console's pages. HEAD is GET without a body, as everywhere in HTTP."""
+    flat = [one for one in there if isinstance(one, Route) and one.include_in_schema]
     return {(method, one.path) for one in flat for method in one.methods or () if method != "HEAD"}
 
 

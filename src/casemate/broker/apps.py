@@ -163,12 +163,14 @@ def references(broker: Broker, tenant: str | None = None) -> tuple[ReferenceValu
         return registry.references(tx, tenant=tenant)
 
 
-def decisions(broker: Broker, limit: int, app_id: str | None = None, tenant: str | None = None) -> list[dict[str, Any]]:
-    """The newest decisions, newest first: all, those on one app, or those on a tenant's apps."""
+def decisions(
+    broker: Broker, limit: int, app_id: str | None = None, tenant: str | None = None, allowed: bool | None = None
+) -> list[dict[str, Any]]:
+    """The newest decisions, newest first: all, those on one app, those on a tenant's apps, those of one outcome."""
     if app_id is not None:
         statement(broker, app_id)
     with broker.store.read() as tx:
-        return record.decisions(tx, limit, app_id, tenant)
+        return record.decisions(tx, limit, app_id, tenant, allowed)
 
 
 def info(broker: Broker) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `agent_socket` is the local API's socket of a guest's agent, for a broker that is a workload itself: it then gives
     its own evidence.
     `/metrics` is open unless `metrics_open` is false (then: an auditor's); `metrics_paths` says which part of a
-    resource's path they show.
+    resource's path they show. `console` serves pages for admins at `/console`.
     """
 
     folder: Path
@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_open: bool = True
     metrics_paths: Literal["none", "repo", "full"] = "none"
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
+    console: bool = False
 
     @property
     def checkpoint_file(self) -> Path:

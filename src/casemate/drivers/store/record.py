@@ -72,11 +72,15 @@ def trim(tx: Connection) -> None:
         tx.execute(delete(t.decisions).where(c.genuine.is_(False), c.id <= last))
 
 
-def decisions(tx: Connection, limit: int, app_id: str | None = None, tenant: str | None = None) -> list[dict[str, Any]]:
-    """The newest decisions, newest first: all, those on one app, or those on a tenant's apps."""
+def decisions(
+    tx: Connection, limit: int, app_id: str | None = None, tenant: str | None = None, allowed: bool | None = None
+) -> list[dict[str, Any]]:
+    """The newest decisions, newest first: all, those on one app, those on a tenant's apps, those of one outcome."""
     query = select(t.decisions).order_by(t.decisions.c.id.desc()).limit(limit)
     if app_id is not None:
         query = query.where(t.decisions.c.app_id == app_id)
+    if allowed is not None:
+        query = query.where(t.decisions.c.allowed.is_(allowed))
     if tenant is not None:
         theirs = select(t.apps.c.app_id).where(t.apps.c.tenant == tenant)
         query = query.where(t.decisions.c.app_id.in_(theirs))
