@@ -143,3 +143,32 @@ def nvidia_rim() -> One:
     from casemate.tee.nvidia import rim
 
     return rim.parse
+
+
+def _cases() -> Iterable[bytes]:
+    import json
+
+    from casemate.tee import ROOMS
+    from casemate.testing import case
+
+    for tee in ROOMS:
+        made = case.vendor(tee).collect(case.request(tee))
+        yield json.dumps({"tee": tee, "primary": made.primary}).encode()
+
+
+@target("verify-files", _cases, longest=1 << 16)
+def verify_files() -> One:
+    """Evidence of every TEE through the whole verifier: a verdict always, and never by a defect."""
+    from datetime import UTC, datetime
+
+    from casemate.tee.files import File
+    from casemate.verifier.files import Question, verify
+
+    question = Question(now=datetime(2026, 6, 1, tzinfo=UTC))
+
+    def one(data: bytes) -> None:
+        found = verify([File("evidence", data)], question)
+        if "defect of the program" in found.reason:
+            raise AssertionError(found.reason)
+
+    return one

@@ -281,3 +281,27 @@ def test_whatever_lies_there_ends_in_a_verdict(tmp_path, data, cut, at):
 
 
 FUZZED = FakeChip().collect(ASKED)
+
+
+def test_what_only_the_relying_party_can_give(tmp_path):
+    from casemate.testing import case as cases
+
+    for tee in ("cca", "se"):
+        vendor = cases.vendor(tee)
+        root = cases.write(tmp_path / tee, vendor.collect(cases.request(tee)), vendor.endorsements)
+        given = ["--anchor", root] + (["--anchor", tmp_path / "se.key"] if tee == "se" else [])
+        line = (tmp_path / tee, "--at", "2026-06-01T12:00:00Z")
+        code, found = document(*line)
+        assert (code, found["verdict"], "--anchor" in found["error"]) == (2, "unusable", True)
+        for options, expected in (([], {"platform.class"}), (["--anchor-class", "production"], set())):
+            code, found = document(*line, *given, *options)
+            assert {c["rule"] for c in found["checks"] if c["result"] == "fail"} == expected
+            assert code == (1 if expected else 0)
+
+
+def test_anchors_that_hold_nothing_to_believe(tmp_path, snp):
+    (tmp_path / "junk").write_bytes(b"junk")
+    code, found = document(*snp, "--anchor", tmp_path / "junk")
+    assert (code, "no certificate or public key" in found["error"]) == (2, True)
+    code, found = document(*snp, "--device-report-data", "00")
+    assert (code, "device" in found["error"]) == (2, True)

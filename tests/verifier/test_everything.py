@@ -196,3 +196,48 @@ def _places(value):
         yield value, name
         if isinstance(member, dict | list):
             yield from _places(member)
+
+
+def test_loose_pieces_of_two_azure_machines_are_both_judged():
+    """A report and a quote each, under any names: what belongs together is found by the key that signed."""
+    from casemate.schema.request import Request
+    from casemate.tee.hcl import report as hcl
+    from casemate.testing.azure import FakeCvm, rsa_key  # noqa: F401 - the key is shared by all machines of this vendor
+
+    machine = FakeCvm(version=1)
+    broken = FakeCvm(version=1, broken="signature")
+
+    def pieces(name, one):
+        primary = one.collect(Request()).primary
+        sent = hcl.parse_evidence(primary, "vcek")
+        return [File(f"{name}.hcl", sent.report), File(f"{name}.json", json.dumps(primary["tpm_quote"]).encode())]
+
+    papers = [File(f"c{i}", der) for i, (_, der) in enumerate(machine.hardware.chain)]
+    asked = Question(now=machine.now, anchors=machine.endorsements.anchors)
+    good = verify([*pieces("a", machine), *papers], asked)
+    assert (good.verdict, good.tee) == ("accepted", "az-snp-vtpm"), (good.reason, good.failed)
+    both = verify([*pieces("a", machine), *pieces("b", broken), *papers], asked)
+    assert both.verdict == "refused"
+    assert any(name.startswith("b.") for name in both.used)
+
+
+def test_loose_quotes_of_one_tpm_that_say_different_things_are_both_judged():
+    from casemate.schema.request import Request
+    from casemate.tee.tpm import report
+    from casemate.testing.tpm import FakeTpm
+
+    tpm = FakeTpm()
+
+    def pieces(name, nonce):
+        sent = report.parse_evidence(tpm.collect(Request(report_data=nonce)).primary)
+        values = {str(i): value.hex() for i, value in enumerate(sent.pcrs)}
+        return [File(f"{name}.msg", sent.message), File(f"{name}.sig", sent.signature),
+                File(f"{name}.pcrs", json.dumps(values).encode()), File(f"{name}.log", sent.event_log),
+                File(f"{name}.pem", pki.pem(*sent.ak_chain))]  # fmt: skip
+
+    asked = Question(now=datetime.now(UTC), anchors=(tpm.anchor,), policy=LENIENT, report_data=b"a" * 32)
+    alone = verify(pieces("a", b"a" * 32), asked)
+    assert (alone.verdict, alone.fresh) == ("accepted", True), (alone.reason, alone.failed)
+    both = verify([*pieces("a", b"a" * 32), *pieces("b", b"b" * 32)], asked)
+    assert [f.rule for f in both.failed] == ["tpm.quote.nonce"]
+    assert ".msg)" in both.failed[0].found

@@ -163,9 +163,10 @@ def _take(name: str, data: bytes, parts: _Parts) -> bool:
             key = _public(data)
             if key:
                 parts.keys.append(key)
-            return bool(key)
-        parts.signatures.append(data)
-        return True
+                return True
+        else:
+            parts.signatures.append(data)
+            return True
     try:
         eventlog.parse(data, padded=True)
     except Malformed:
