@@ -152,6 +152,7 @@ def test_changed_bytes_of_every_paper_are_refused_sampled(read, papers):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore:Attribute's length")
 def test_changed_bytes_of_every_paper_are_refused_in_full(read, papers):
     changed_papers(read, papers, 1)
