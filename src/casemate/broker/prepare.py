@@ -21,7 +21,8 @@ ADMIN_KEY = "admin.key"
 
 def prepare(folder: Path, admin_key: Path, **options: Any) -> Settings:
     """Keys and settings in `folder`; the admin's private key goes to `admin_key`. `options` are fields of Settings."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        made.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would leave those open to other users
     keyfiles.once(folder / MASTER_KEY, lambda: os.urandom(KEY_SIZE))
     keyfiles.once(folder / TLS_KEY, lambda: selfsigned.key_pem(ec.generate_private_key(ec.SECP256R1())))
     private = serialization.load_pem_private_key(keyfiles.once(admin_key, _admin_key), password=None)
