@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
@@ -75,14 +76,6 @@ class Journal:
         finally:
             if self.gate is not None:
                 self.gate.flight.end(passing.who)
-                if self._charged(passing):
-                    self.gate.buckets.take(passing.who)
-
-    def _charged(self, passing: _Passing) -> bool:
-        """Whether the request costs its peer a token: it showed nothing, or something wrong."""
-        if self.gate is None or passing.path in FREE or self.gate.exempt(passing.address):
-            return False
-        return passing.status == 401 or not passing.credentials
 
     def _turned_away(self, passing: _Passing) -> JSONResponse | None:
         """The answer to a request that must not come in; else it is counted as under way."""
@@ -91,9 +84,14 @@ class Journal:
         gate = self.gate
         if gate is None:
             return None
-        if passing.path not in FREE and not gate.exempt(passing.address) and (wait := gate.buckets.wait(passing.who)):
-            gate.metrics.limited("rate")
-            return _answer(429, "TooManyRequests", "too many requests from this address", wait)
+        if passing.path not in FREE and not gate.exempt(passing.address):
+            if wait := gate.buckets.wait(passing.who):
+                gate.metrics.limited("rate")
+                return _answer(429, "TooManyRequests", "too many requests from this address", wait)
+            if not passing.credentials:
+                gate.buckets.take(passing.who)
+            else:  # before the answer leaves, so that the next guess finds it
+                passing.wrong = lambda: gate.buckets.take(passing.who)
         full = gate.flight.begin(passing.who)
         if full:
             gate.metrics.limited(full)
@@ -139,6 +137,7 @@ class _Passing:
         self.scope, self._receive, self._send = scope, receive, send
         headers = scope["headers"]
         self.notes: dict[str, str] = {}
+        self.wrong: Callable[[], None] = lambda: None  # what its credentials cost if they are no good
         self.begun, self.status, self.sent, self.got, self.counted = time.monotonic(), 0, 0, 0, False
         self.path: str = scope["path"]
         self.id = logs.request_id(headers)
@@ -160,6 +159,8 @@ class _Passing:
         """The next piece of the answer; the head gets the request's id."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.status == 401:
+                self.wrong()
             message["headers"] = [*message["headers"], (logs.HEADER.lower().encode(), self.id.encode())]
         else:
             self.sent += len(message.get("body", b""))
