@@ -42,13 +42,16 @@ def token(key, seconds=120):
 class Person:
     """Somebody with a browser's habits, without the browser."""
 
-    def __init__(self, service):
+    def __init__(self, service, certificate=None):
         self.service, self.port, self.cookie = service, service.broker.settings.port, ""
+        self.certificate = certificate
 
     def ask(self, method, path, form=None, **headers):
         """Status, headers and text of an answer; redirects are not followed."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.certificate:
+            context.load_cert_chain(self.certificate)
         there = http.client.HTTPSConnection("127.0.0.1", self.port, context=context, timeout=20)
         sent = {"Cookie": self.cookie} if self.cookie else {}
         body = None
