@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-
 TIMELESS = "2026-01-01T00:00:00+00:00"  # for a sample that no time makes better
 
 

@@ -2,7 +2,8 @@
 
 Judged: signatures and names, validity at a given time, basicConstraints with path length, keyUsage, the leaf's extended
 key usage, unknown critical extensions (refused), and revocation where a CRL of the issuer is given: a full one for all
-of the issuer's certificates (section 5.2; others are refused by `<rule>.revoked`). Not judged: name constraints (critical ones are refused as unknown), policies, AIA and distribution points (nothing is fetched).
+of the issuer's certificates (section 5.2; others are refused by `<rule>.revoked`). Not judged: name constraints
+(critical ones are refused as unknown), policies, AIA and distribution points (nothing is fetched).
 
 What does not depend on time is remembered by the bytes that it is a function of: parsed certificates and lists, and
 whether one signed another. Validity and revocation are judged anew on every walk.

@@ -43,9 +43,7 @@ class Lease(NamedTuple):
 class Freshness:
     """The bounds on silence (seconds) and on the lease. `lost(refusal)` is called once, when one is over."""
 
-    def __init__(
-        self, seconds: float, lost: Callable[[Refused], None], lease: Callable[[], Lease] = Lease
-    ) -> None:
+    def __init__(self, seconds: float, lost: Callable[[Refused], None], lease: Callable[[], Lease] = Lease) -> None:
         self._seconds, self._lost, self._lease = seconds, lost, lease
         self._last = self._attested = self._tried = self.now()
 

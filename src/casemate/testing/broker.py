@@ -141,7 +141,7 @@ def start(folder: Path, **options: Any) -> Service:
         broker.close()
 
     admin = brokerclient.Admin(f"https://127.0.0.1:{settings.port}", broker.pin, folder / "admin.key")
-    served: Starlette = running.config.loaded_app  # type: ignore[assignment] # what `server` was given
+    served: Starlette = running.config.loaded_app
     return Service(broker, clock, admin, folder / "admin.key", stop, served.state.intake, served, running)
 
 
