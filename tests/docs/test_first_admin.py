@@ -44,12 +44,12 @@ def test_the_page_runs_as_it_stands(tmp_path):
         done = shell(script)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         told = [line.split() for line in done.stdout.splitlines() if "allowed" in line]
-        assert {line[3] for line in told if line[2] == "resource"} >= {"web/tls/server", "web/page/line"}
+        assert {line[3] for line in told if line[2] == "release"} >= {"web/tls/server", "web/page/line"}
         refusing = "package policy\nimport rego.v1\ndefault allow := false\n"
         (tmp_path / "none.rego").write_text(refusing)
         assert shell("casemate policy set none.rego --kind resource --tenant me").returncode == 0
         again = shell("casemate rm --force web; casemate run work/web.yaml")
         assert again.returncode != 0  # the policy is what opened the secrets
-        assert "policy.resource" in again.stderr + again.stdout
+        assert "policy.resource" in again.stderr + again.stdout + shell("casemate decisions").stdout
     finally:
         shell("casemate rm --force web || true; casemate down")

@@ -131,3 +131,10 @@ def test_importing_casemate_imports_little(bare):
 def test_the_wheel_has_what_is_not_python_too(bare):
     names = {p.name for p in (bare.parents[1] / "lib").rglob("casemate/**/*") if p.suffix not in (".py", ".pyc")}
     assert {"py.typed", "seccomp.json", "script.py.mako"} <= names
+
+
+def test_the_consoles_pages_are_in_the_wheel(bare):
+    source = ROOT / "src/casemate/api/console"
+    (there,) = bare.parents[1].glob("lib/python*/site-packages/casemate/api/console")
+    for folder in ("templates", "files"):
+        assert {path.name for path in (there / folder).iterdir()} == {path.name for path in (source / folder).iterdir()}

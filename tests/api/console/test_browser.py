@@ -34,7 +34,7 @@ LACKS = """(() => {
       const found = getComputedStyle(one).backgroundColor;
       if (found !== "rgba(0, 0, 0, 0)") return found;
     }
-    return "rgb(255, 255, 255)";
+    return getComputedStyle(document.body).backgroundColor;
   };
   for (const one of document.querySelectorAll("main *, header *")) {
     if (!one.innerText) continue;
@@ -81,7 +81,9 @@ def test_signing_in_and_seeing_why(service, browser):
     assert "release.active" in browser.text
     for page in PAGES:
         browser.go(f"{service.url}/console/{page}")
-        assert browser.run(LACKS) == [], page
+        for scheme in ("light", "dark"):
+            browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            assert browser.run(LACKS) == [], (page, scheme)
         assert browser.run("document.querySelector('nav a[aria-current]').href").endswith(page)
     assert browser.errors == []
     assert {url.split("/")[2] for url in browser.requests if not url.startswith("about:")} == {service.url[8:]}
