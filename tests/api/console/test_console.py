@@ -1,11 +1,13 @@
 """The console: who comes in, what of whom it shows, and what it never does. Without a browser."""
 
+import hashlib
 import json
 from datetime import timedelta
 
 import pytest
 
 from casemate.api.console import logins
+from casemate.drivers import collateral
 from casemate.testing import broker as brokers
 
 from .conftest import EVIL, Person, admin_of, token
@@ -182,6 +184,29 @@ def test_what_expires_soon_stands_first(service, first):
     text = first.ask("GET", "/trust")[2]
     assert text.index("reference values near its end") < text.index("Guest images</h2>")
     assert "in 47 hours" in text
+
+
+def test_collateral_and_its_ends(service, first):
+    now, body = service.clock(), b"{}"
+    kept = collateral.Store.make(service.broker.settings.collateral_store)
+    told = {"digest": "sha256:" + hashlib.sha256(body).hexdigest(), "kind": "crl", "chains": {}, "body": body}
+    for name, days in (("old", -1), ("young", 90)):
+        ends = now + timedelta(days=days, minutes=1)
+        url = f"https://vendor.example/{name}"
+        kept.put(collateral.Entry(url=url, about=f"{name} <b>", fetched=now, expires=ends, **told))
+    text = first.ask("GET", "/trust")[2]
+    soon = text[: text.index("Guest images</h2>")]
+    assert "crl old &lt;b&gt;" in soon
+    assert "expired" in soon
+    assert "young" not in soon
+    assert "https://vendor.example/young" in text
+    assert "in 90 days" in text
+    for path in service.broker.settings.collateral_store.glob("*.json"):
+        path.write_bytes(b"{")
+    status, _, text = first.ask("GET", "/trust")
+    assert (status, "is damaged" in text) == (200, True)
+    for path in service.broker.settings.collateral_store.glob("*.json"):
+        path.unlink()
 
 
 def test_markup_in_findings_is_text(first):
