@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from casemate.drivers.store import log as stored
 from casemate.errors import Refused
 from casemate.testing.broker import Guest, rules
 from casemate.wire.encoding import unb64
@@ -170,3 +171,37 @@ def test_a_volume_key_resource_can_not_be_taken_by_another_app(service):
     other = service.found()
     with pytest.raises(Refused, match=r"resource\.owner"):
         service.admin.put_resource(other.app_id, f"kbs:///{app.path}", b"x" * 32)
+
+
+def entries_of(service, app):
+    """(kind, fields) of the log's entries on an app."""
+    with service.broker.store.read() as tx:
+        found = stored.period(tx, since=0, until=1 << 52, after=-1, limit=1000, app_id=app.app_id)
+    told = [(json.loads(one.entry)["kind"], service.broker.log.opened(one.id, one.sealed)[1]) for one in found]
+    return [(kind, fields) for kind, fields in told]
+
+
+def test_what_the_policy_does_not_allow_to_read_does_not_open_as_a_volume_either(service):
+    app, guest = attested(service)
+    opened(guest)
+    text = "package policy\nimport rego.v1\ndefault allow := false\n"
+    service.admin.call("PUT", "/policies/resource/resource-policy?tenant=demo", {"text": text})
+    try:
+        assert rules(guest.get(app.path)) == ["policy.resource"]
+        got = guest.call("POST", "/casemate/v0/volumes/data/open", {"size": SIZE})
+        assert (got.status, rules(got)) == (403, ["policy.resource"])
+    finally:
+        service.admin.call("DELETE", "/policies/resource/resource-policy?tenant=demo")
+    assert guest.call("POST", "/casemate/v0/volumes/data/open", {"size": SIZE}).status == 200
+
+
+def test_the_log_tells_of_a_key_that_the_broker_made_and_of_each_opening(service):
+    app, guest = attested(service)
+    opened(guest)
+    opened(guest)
+    told = entries_of(service, app)
+    (made,) = [fields for kind, fields in told if kind == "resource.put"]
+    assert (made["resource"], made["version"], made["volume"]) == (app.path, 1, "data")
+    assert made["who"].startswith("guest#")
+    given = [(fields["path"], fields["version"]) for kind, fields in told if kind == "volume"]
+    assert given == [(app.path, 1)] * 2

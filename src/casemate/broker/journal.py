@@ -85,6 +85,11 @@ def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str
     broker.log.admin(tx, broker.log.pending(act, broker.clock(), None, fields, app_id=app, tenant=tenant))
 
 
+def guest(session: Session) -> str:
+    """Who acts when an attested guest does, as `who` of an entry."""
+    return f"guest#{thumbprint(session.tee_pubkey)}"
+
+
 def change_log_key(broker: Broker, *, who: str) -> str:
     """Give the log a new key, which is an entry that the old one still signed; returns the new one's vkey."""
     with broker.store.write() as tx:

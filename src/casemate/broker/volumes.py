@@ -5,6 +5,7 @@ Rules
 2. Until a volume is initialised, each opening gives a new grant to format it, and only the newest one counts.
 3. `initialised` needs that grant and stores the guest's record; afterwards no grant is ever given again, so a blank,
    foreign or swapped disk is told from a new one.
+4. The tenant's resource policy is asked about the key's path: who may not read a key may not open its volume either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import derived, journal, leases, resources
+from casemate.broker import derived, journal, leases, policies, resources
 from casemate.broker.refusals import Conflicting
 from casemate.broker.sessions import Session
 from casemate.crypto import recipient
@@ -46,14 +47,17 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> tuple[dict[
     if not 0 < size <= MAX_SIZE:
         raise Malformed("volume: `size` is the disk's size in bytes")
 
+    narrowed = _narrowed(broker, session, name)
+    facts: dict[str, Any] = {"lease": session.lease or None}
+
     def act(tx: Connection) -> dict[str, Any] | tuple[Finding, ...]:
         findings, volume = _judge(tx, session, name, broker.clock())
-        if volume is None or not all(f.ok for f in findings):
-            return findings
-        return _opened(tx, broker, session, volume, size)
+        if volume is None or not all(f.ok for f in (*findings, *narrowed)):
+            return (*findings, *narrowed)
+        return _opened(tx, broker, session, volume, size, facts)
 
     answer = broker.store.written(act)
-    findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True),)
+    findings = answer if isinstance(answer, tuple) else (Finding("volume.open", name, name, ok=True), *narrowed)
     receipt = journal.decided(
         broker,
         "volume",
@@ -61,7 +65,7 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> tuple[dict[
         session,
         findings,
         resource=f"volume {name}",
-        facts={"lease": session.lease or None},
+        facts=facts,
     )
     if isinstance(answer, tuple):
         resources.refuse(answer)
@@ -103,12 +107,27 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
     return receipt
 
 
-def _opened(tx: Connection, broker: Broker, session: Session, volume: Volume, size: int) -> dict[str, Any]:
+def _narrowed(broker: Broker, session: Session, name: str) -> tuple[Finding, ...]:
+    """What the tenant's resource policy says of the key; nothing where the built-in rules refuse, it opens none."""
+    with broker.store.read() as tx:
+        statement, _ = resources.running(tx, session)
+        findings, volume = _judge(tx, session, name, broker.clock())
+    if statement is None or volume is None or not all(f.ok for f in findings):
+        return ()
+    path = volume.key.removeprefix("kbs:///")
+    tenant = broker.settings.repos.get(path.partition("/")[0], statement.founding.tenant)
+    return policies.narrow(broker, session, tenant, path, plugin="resource", query={})
+
+
+def _opened(  # noqa: PLR0917 - what was judged, and where the receipt's facts go
+    tx: Connection, broker: Broker, session: Session, volume: Volume, size: int, facts: dict[str, Any]
+) -> dict[str, Any]:
     app_id = session.app_id or ""
     known = vaulted.volume(tx, app_id, volume.name)
     made = known if known is not None and known.initialised else None
-    key, version = _key(tx, broker, app_id, volume, made)
     path = volume.key.removeprefix("kbs:///")
+    key, version, new = _key(tx, broker, app_id, volume, made)
+    facts.update(path=path, version=version)
     if made is not None:
         if made.key_version is None:  # of an older store, where the newest version was the one
             vaulted.put_volume(
@@ -118,14 +137,19 @@ def _opened(tx: Connection, broker: Broker, session: Session, volume: Volume, si
     grant = b64u(os.urandom(32))
     fresh = vaulted.Volume(size, _digest(grant), initialised=False, record=None, key_path=path, key_version=version)
     vaulted.put_volume(tx, app_id, volume.name, fresh, broker.clock())
+    if new:  # the last thing of the transaction: it takes the log's lock
+        told = {"app": app_id, "resource": path, "version": version, "volume": volume.name}
+        journal.admin(broker, tx, who=journal.guest(session), act="resource.put", facts=told)
     return {"key": b64(key), "initialised": False, "format_grant": grant, "record": None}
 
 
-def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, made: vaulted.Volume | None) -> tuple[bytes, int]:
-    """The key and its version: the one that the volume was made with, else the newest; 0 for a derived key."""
+def _key(
+    tx: Connection, broker: Broker, app_id: str, volume: Volume, made: vaulted.Volume | None
+) -> tuple[bytes, int, bool]:
+    """The key, its version (0: derived) and whether it is new: what the volume was made with, else the newest."""
     path = volume.key.removeprefix("kbs:///")
     if derived.is_derived(path):
-        return _sized(broker.deriver.key(app_id, path, derived.VOLUME)), 0
+        return _sized(broker.deriver.key(app_id, path, derived.VOLUME)), 0, False
     found = vaulted.newest(tx, path)
     if found is not None and made is not None and made.key_version and made.key_path == path:
         found = vaulted.kept(tx, path, made.key_version)
@@ -138,8 +162,8 @@ def _key(tx: Connection, broker: Broker, app_id: str, volume: Volume, made: vaul
                 hint="without that key the volume cannot be opened; undelete it, or use another volume name",
             )
         key = os.urandom(KEY_SIZE)
-        return key, resources.put_in(tx, broker, app_id, path, key)
-    return _sized(broker.vault.open(resources.label(path, found.version), found.sealed)), found.version
+        return key, resources.put_in(tx, broker, app_id, path, key), True
+    return _sized(broker.vault.open(resources.label(path, found.version), found.sealed)), found.version, False
 
 
 def _sized(key: bytes) -> bytes:
