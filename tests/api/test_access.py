@@ -7,7 +7,7 @@ import time
 import pytest
 from starlette.routing import Route
 
-from casemate.api.access import Lock, own
+from casemate.api.access import Lock, of_resource, own
 from casemate.broker import access
 from casemate.broker.oidc import RANK, Issuer
 from casemate.testing import broker as brokers
@@ -319,6 +319,23 @@ def test_isolation_on_every_admin_route(service, acme, umbrella):
     assert service.admin.resources(umbrella.app.app_id)
     assert [r.state for a in service.admin.apps() if a.app_id == umbrella.app.app_id for r in a.releases] == ["active"]
     assert any(a["who"] == "key#umbrella/victim" for a in service.admin.call("GET", "/admins")["admins"])
+
+
+def test_an_app_of_ones_own_opens_no_resource_of_another(service, acme, umbrella):
+    """`app=` says for whom something is stored; it is no key to what is stored already."""
+    crossed = set()
+    for route, lock in locks(service):
+        if lock is None or lock.scope is not of_resource:
+            continue
+        for method in sorted(route.methods - {"HEAD"}):
+            crossed.add((method, lock.act))
+            where = f"{filled(route, umbrella)}&app={acme.app.app_id}"
+            got = service.call(method, where, b"", Authorization=f"Bearer {of_key(acme.key)}")
+            assert got.status == 404, (method, route.path, got.status, got.body[:300])
+            assert umbrella.app.app_id.encode() not in got.body
+    assert {act for _, act in crossed} >= {"resource.put", "resource.delete", "resource.schedule", "resource.list"}
+    stored = {r["resource"]: (r["version"], r["purged"]) for r in service.admin.resources(umbrella.app.app_id)}
+    assert stored[f"kbs:///{umbrella.path}"] == (1, None)
 
 
 def test_another_tenants_things_and_nobodys_look_alike(service, acme, umbrella):

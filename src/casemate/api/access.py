@@ -75,14 +75,15 @@ def of_app(broker: Broker, request: Request, act: str) -> access.Admin:
 
 
 def of_resource(broker: Broker, request: Request, act: str) -> access.Admin:
-    """The act is on the resource in the path; with `app=` it becomes that app's."""
+    """The act is on the resource in the path. `app=` says whose it becomes when it is stored, and nothing else."""
     path = "/".join(str(request.path_params[part]) for part in ("repo", "type", "tag"))
-    if "app" not in request.query_params:
-        found = access.demand_path(broker, request, act, path)
-        request.state.tenant = access.tenant_of_path(broker, path)
-        return found
-    found = of_app(broker, request, act)
-    access.demand_repo(broker, path, request.state.tenant)
+    if act == "resource.put" and "app" in request.query_params:
+        found = of_app(broker, request, act)
+        access.demand_repo(broker, path, request.state.tenant)
+        if access.tenant_of_path(broker, path) is None:
+            return found
+    found = access.demand_path(broker, request, act, path)
+    request.state.tenant = access.tenant_of_path(broker, path)
     return found
 
 
