@@ -11,7 +11,7 @@ from sqlalchemy import delete, text, update
 
 from casemate.broker import journal, receipts
 from casemate.broker.refusals import Missing
-from casemate.drivers.store import AlreadySpent, Store, tables, tables_log
+from casemate.drivers.store import AlreadySpent, Store, record, tables, tables_log
 from casemate.drivers.store import log as entries
 from casemate.drivers.store.writer import Work
 from casemate.errors import Finding, Malformed, Refused, Unusable
@@ -121,11 +121,11 @@ def test_a_nonce_spent_twice_fails_its_own_request(log):
 
 def test_one_batch_with_the_same_nonce_twice(log):
     """The pre-check inside the lock, without luck: both stand in one batch."""
-    batch = []
+    batch, ticket = [], record.Ticket("twice", 1)
     for _ in range(2):
         pending = log.log.pending("attest", NOON, True, {"n": 1})
         row = {"time": 1, "act": "attest", "genuine": True, "allowed": True, "findings": "[]"}
-        batch.append(Work(logs.Decision({**row, **dict.fromkeys(("app_id", "tee", "resource"))}, pending, "twice")))
+        batch.append(Work(logs.Decision({**row, **dict.fromkeys(("app_id", "tee", "resource"))}, pending, ticket)))
     with log.store.write() as tx:
         log.log._commit(tx, batch)
     assert [type(work.error) for work in batch] == [type(None), AlreadySpent]
@@ -167,7 +167,7 @@ def test_an_act_of_an_admin_is_in_the_log_or_did_not_happen(log):
         with log.store.write() as tx:
             act(tx, fail=True)
     assert checkpoint(log).size == 1
-    (found,) = receipts.period(log, 0, 1 << 50, app_id="sha256:" + "a" * 64)
+    (found,) = receipts.period(log, 0, 1 << 47, app_id="sha256:" + "a" * 64)
     assert found.openings["who"].value == "local"
     assert entry.parse(found.entry).allowed is None
     log.decide(logs.nonce())  # the log goes on after what was rolled back
@@ -213,7 +213,7 @@ def test_refusals_of_strangers_are_one_entry_a_minute(log):
     log.log.count("attest", ["snp.signature"])
     log.decide(logs.nonce())
     assert checkpoint(log).size == 3
-    (found,) = [one for one in receipts.period(log, 0, 1 << 50) if "counts" in one.openings]
+    (found,) = [one for one in receipts.period(log, 0, 1 << 47) if "counts" in one.openings]
     assert entry.parse(found.entry).allowed is False
     assert found.openings["minute"].value == "2026-11-21T12:00:00.000Z"
     assert found.openings["counts"].value == {"attest snp.signature": 30, "auth tee.sample": 1}
@@ -226,7 +226,7 @@ def test_counts_survive_a_stop_and_become_an_entry_later(url):
     clock.now += timedelta(minutes=5)
     with logs.opened(url, clock=clock) as two:
         two.decide(logs.nonce())
-        counts = [r.openings["counts"].value for r in receipts.period(two, 0, 1 << 50) if "counts" in r.openings]
+        counts = [r.openings["counts"].value for r in receipts.period(two, 0, 1 << 47) if "counts" in r.openings]
     assert counts == [{"attest a.b": 1}]
 
 
@@ -248,7 +248,7 @@ def test_strangers_cannot_make_an_entry_grow(log):
         log.log.count("attest", [f"rule.{i}"])
     log.clock.now += timedelta(minutes=1)
     log.decide(logs.nonce())
-    (summary,) = [one for one in receipts.period(log, 0, 1 << 50) if "counts" in one.openings]
+    (summary,) = [one for one in receipts.period(log, 0, 1 << 47) if "counts" in one.openings]
     assert len(summary.openings["counts"].value) <= 257
     assert sum(summary.openings["counts"].value.values()) == 2000
 
@@ -292,8 +292,8 @@ def test_periods_are_read_in_pages_and_by_tenant(log):
     ids.append(log.decide(logs.nonce(), n=5))
     day = entries.millis(NOON)
     assert [r.id for r in receipts.period(log, day, day + 1)] == ids[:5]
-    assert [r.id for r in receipts.period(log, 0, 1 << 50, after=1, limit=2)] == ids[2:4]
-    assert receipts.period(log, 0, 1 << 50, tenant="nobody") == []
+    assert [r.id for r in receipts.period(log, 0, 1 << 47, after=1, limit=2)] == ids[2:4]
+    assert receipts.period(log, 0, 1 << 47, tenant="nobody") == []
     for wrong in ({"limit": 0}, {"limit": 5000}, {"after": -2}):
         with pytest.raises(Malformed):
             receipts.period(log, 0, 1, **wrong)
