@@ -120,6 +120,42 @@ def test_an_owner_of_the_broker_may_approve_and_is_bound_too(service, people, ap
     assert platforms(service, app) == ["development"]
 
 
+def test_a_second_self_of_the_brokers_owner_approves_nothing_of_a_tenant(service, people, app):
+    """Nobody holds up who makes owners of the broker, so two of them are no two persons to a tenant."""
+    self = _admin(service, f"self{id(app)}", "owner", "*")
+    with pytest.raises(Pending) as waits:
+        service.admin.allow(app, ("development",))
+    got = approve(service, self, {"approval": waits.value.approval, "digest": waits.value.digest})
+    assert (got.status, rules(got)) == (403, ["approval.other"])
+    assert platforms(service, app) == ["production"]
+    assert approve(service, self, wanted(service, people, app)).status == 200
+
+
+@pytest.fixture
+def founding(service):
+    """Tenants where an app needs two owners."""
+    name = f"founding{time.monotonic_ns()}"
+    service.admin.call("POST", "/tenants", {"name": name})
+    keys = [_admin(service, who, "owner", name) for who in ("one", "two")]
+    service.admin.call("POST", f"/tenants/{name}", {"two_person": ["app.found"]})
+    return name, keys
+
+
+def test_an_app_is_founded_in_the_tenant_that_the_body_names(service, people, founding):
+    name, (one, two) = founding
+    body = {"tenant": name, "name": "web"}
+    token = {"Authorization": f"Bearer {service.admin.token()}"}
+    for query in ("", f"?tenant={name}"):
+        got = service.call("POST", f"{BASE}/apps{query}", body, **token)
+        assert (got.status, got.json().get("tenant")) == (202, name)
+        ask(service, two, "POST", f"/approvals/{got.json()['approval']}/reject")
+    assert service.call("POST", f"{BASE}/apps?tenant=acme", body, **token).status == 400
+    assert not [a for a in service.admin.apps() if a.founding.tenant == name]
+    change = ask(service, one, "POST", "/apps", body).json()
+    assert approve(service, two, change).json()["outcome"]["status"] == 200
+    assert [a.founding.name for a in service.admin.apps() if a.founding.tenant == name] == ["web"]
+
+
 def test_the_digest_is_of_what_was_seen(service, people, app):
     change = wanted(service, people, app)
     for digest in ("sha256:" + "0" * 64, "x"):

@@ -25,6 +25,7 @@ LIMIT = 16 << 20
 _MAX_KEPT = 4 << 20
 Handle = Callable[[Request, bytes], Response]
 Scope = Callable[["Broker", Request, str], access.Admin]
+Named = Callable[[Request, bytes], None]
 
 
 class Lock(NamedTuple):
@@ -92,13 +93,20 @@ def who(request: Request) -> str:
     return str(request.state.admin.who)
 
 
-def closed(broker: Broker, act: str, handle: Handle, *, scope: Scope, limit: int = LIMIT) -> Endpoint:
-    """An endpoint for admins who may do `act`; they are asked before the body is read. `request.state.admin` is set."""
+def closed(
+    broker: Broker, act: str, handle: Handle, *, scope: Scope, limit: int = LIMIT, named: Named | None = None
+) -> Endpoint:
+    """An endpoint for admins who may do `act`; they are asked before the body is read. `request.state.admin` is set.
+
+    `named` is for acts whose tenant stands in the body: it demands the act there and sets `request.state.tenant`.
+    """
 
     def ask(request: Request) -> None:
         scope(broker, request, act)
 
     def guarded(request: Request, body: bytes) -> Response:
+        if named is not None:
+            named(request, body)
         return _held(broker, request, act, body) or handle(request, body)
 
     endpoint = route(limit, guarded, gate=ask)

@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_app, own, who
 from casemate.api.answers import answer, parsed
-from casemate.broker import access, apps
+from casemate.broker import access, apps, tenants
+from casemate.errors import Malformed
 from casemate.schema.endorsements import PRODUCTION
 
 if TYPE_CHECKING:
@@ -37,11 +38,18 @@ class Platforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def routes(broker: Broker) -> list[BaseRoute]:
     """The routes on apps; each app's are for the admins of its tenant."""
 
+    def named(request: Request, body: bytes) -> None:
+        tenant = parsed(body, Founding, "app").tenant
+        if request.query_params.get("tenant", tenant) != tenant:
+            raise Malformed("tenant: the query names another one than the app")
+        access.demand(broker, request, "app.found", tenant=tenant)
+        request.state.tenant = tenant
+
     def found(request: Request, body: bytes) -> Response:
         asked = parsed(body, Founding, "app")
         admin = access.demand(broker, request, "app.found", tenant=asked.tenant)
-        owner = admin.tenant is None and admin.role == "owner"
-        known = apps.found(broker, asked.tenant, asked.name, asked.platforms, who=admin.who, new_tenant=owner)
+        new = admin.tenant is None and admin.role == "owner" and not tenants.settings(broker, None).holds("tenant.add")
+        known = apps.found(broker, asked.tenant, asked.name, asked.platforms, who=admin.who, new_tenant=new)
         return answer({"app_id": known.app_id, "founding": msgspec.to_builtins(known.founding)})
 
     def listing(request: Request, body: bytes) -> Response:
@@ -68,7 +76,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     one = f"{BASE}/{{id}}"
     return [
-        Route(BASE, closed(broker, "app.found", found, scope=own), methods=["POST"]),
+        Route(BASE, closed(broker, "app.found", found, scope=own, named=named), methods=["POST"]),
         Route(BASE, closed(broker, "app.list", listing, scope=own), methods=["GET"]),
         Route(f"{one}/platforms", closed(broker, "app.platforms", allow, scope=of_app), methods=["POST"]),
         Route(f"{one}/resources", closed(broker, "resource.list", resources, scope=of_app), methods=["GET"]),

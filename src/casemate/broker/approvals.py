@@ -3,7 +3,8 @@
 Rules
 1. What is approved is what was asked for: the approver names the digest of the change, the broker computes it again
    from what it kept.
-2. Nobody approves what they asked for. Who somebody is comes from what was proved (`identities`).
+2. Nobody approves what they asked for. Who somebody is comes from what was proved (`identities`). What an owner of the
+   broker asked for in a tenant, an owner of that tenant approves.
 3. A change takes effect once, by the one decision that ended its wait, with the rights of who asked for it as they are
    then. One that was interrupted by a crash after the approval did not take effect, or did so whole; it is never tried
    again and shows no outcome.
@@ -128,6 +129,7 @@ def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
         )
     _demand_other(found, admin)
     with broker.store.write() as tx:
+        _demand_own(tx, broker, change, admin)
         _decide(tx, broker, found, pending.APPROVED, admin)
         _demand_still(tx, change)
         told = {
@@ -197,6 +199,22 @@ def _demand_other(found: Approval, admin: Admin) -> None:
         raise Refused.because(
             "approval.other", expected="another owner than who asked", found="the same", hint="ask another owner"
         )
+
+
+def _demand_own(tx: Connection, broker: Broker, change: Change, admin: Admin) -> None:
+    """One of the two must be the tenant's own: an owner of the broker makes other owners of it without asking.
+
+    Where a tenant has no owner of its own nobody else is there to ask.
+    """
+    nobody = not accounts.owners(tx, change.tenant, own=True) and not broker.access.issuers
+    if change.tenant in (admin.tenant, change.scope) or nobody:
+        return
+    raise Refused.because(
+        "approval.other",
+        expected="an owner of the tenant, as who asked is the whole broker's",
+        found="another owner of the whole broker",
+        hint="ask an owner of the tenant",
+    )
 
 
 def _demand_still(tx: Connection, change: Change) -> None:

@@ -125,10 +125,10 @@ def _demand_acts(acts: tuple[str, ...]) -> None:
 
 def _demand_two(tx: Connection, broker: Broker, name: str | None) -> None:
     # The key of `init` is one owner; an issuer may make others that nobody can count.
-    if accounts.owners(tx, name) < 1 and not broker.access.issuers:
+    if accounts.owners(tx, name, own=True) < 1 and not broker.access.issuers:
         raise Refused.because(
             "tenant.two_person",
-            expected="at least two owners, so that one can approve what another asks for",
-            found="one",
+            expected="a recorded owner of its own beside the key of `init`: one approves what another asks for",
+            found="none",
             hint="casemate admin add --role owner",
         )

@@ -77,9 +77,10 @@ def all_admins(tx: Connection) -> list[Account]:
     return [account for row in rows if (account := _account(row)) is not None]
 
 
-def owners(tx: Connection, tenant: str | None) -> int:
-    """How many recorded owners may act for a tenant (None: for the broker)."""
-    scope = admins.c.tenant.is_(None) if tenant is None else admins.c.tenant.is_(None) | (admins.c.tenant == tenant)
+def owners(tx: Connection, tenant: str | None, *, own: bool = False) -> int:
+    """How many recorded owners may act for a tenant (None: for the broker); with `own` the broker's don't count."""
+    whole = admins.c.tenant.is_(None)
+    scope = whole if tenant is None else admins.c.tenant == tenant if own else whole | (admins.c.tenant == tenant)
     query = select(func.count()).select_from(admins).where(admins.c.role == "owner", scope)
     return int(tx.execute(query).scalar_one())
 
