@@ -1,5 +1,7 @@
 """Two brokers on one store: any of them answers any step, a nonce is spent once for all."""
 
+from datetime import timedelta
+
 import pytest
 
 from casemate.broker.assemble import assemble
@@ -60,3 +62,28 @@ def test_a_store_under_another_master_key_is_refused(pair, tmp_path, store_url):
     stranger = prepare.prepare(tmp_path / "three", tmp_path / "three.key", store=store_url, port=1)
     with pytest.raises(Unusable, match="another master key"):
         assemble(stranger)
+
+
+def test_a_replica_with_shorter_challenges_forgets_no_nonce_of_another(tmp_path):
+    shared = {"store": f"sqlite:///{tmp_path / 'shared.db'}"}
+    one = brokers.start(tmp_path / "one", challenge_seconds=3600, **shared)
+    for name in ("master.key", "tls.key", "tls.crt", "admin.pub", "admin.key"):
+        keyfiles.write(tmp_path / "two" / name, (tmp_path / "one" / name).read_bytes())
+    two = brokers.start(tmp_path / "two", challenge_seconds=10, **shared)
+    try:
+        one.trust()
+        two.vendor = one.vendor
+        app = one.found()
+        guest = Guest(one, app.manifest)
+        guest.auth()
+        cookie, body = guest.cookie, guest.body()
+        assert guest.attest(body, cookie).status == 200
+        one.clock.shift = two.clock.shift = timedelta(seconds=1000)
+        assert Guest(two, app.manifest).handshake().status == 200  # which forgets what is over
+        two.clock.shift = timedelta(hours=1, seconds=2000)  # and so does one whose clock is ahead
+        assert Guest(two, app.manifest).handshake().status == 200
+        again = guest.attest(body, cookie)
+        assert (again.status, rules(again)) == (401, ["session.replay"])
+    finally:
+        one.stop()
+        two.stop()

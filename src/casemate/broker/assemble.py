@@ -88,7 +88,7 @@ def assemble(
         pin=pins.digest(_spki(tls)),
         admin=admin,
         clock=clock,
-        log=log.build(settings, store, vault, clock),
+        log=log.build(store, vault, clock),
         memory=rollback.build(settings, store, demanding=accept_rollback is None),
         deriver=derived.build(settings, store, vault, clock),
         access=identities.build(settings, admin),

@@ -47,12 +47,13 @@ class Subject:
     request: Request
     tee_pubkey: dict[str, Any]
     nonce: str
+    expires: float = 0.0
     state: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
-    def ticket(self) -> str:
-        """The nonce as it is recorded once spent: at most 64 characters."""
-        return ticket(self.nonce)
+    def ticket(self) -> record.Ticket:
+        """The nonce as it is recorded once spent (at most 64 characters), until its challenge expires."""
+        return record.Ticket(ticket(self.nonce), int(self.expires * 1000) + 1)
 
     @property
     def runtime(self) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
         ),
         tee_pubkey=tee_pubkey,
         nonce=question.nonce,
+        expires=question.expires,
         state=question.state,
     )
 

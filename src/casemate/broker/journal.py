@@ -35,7 +35,7 @@ def decided(
     findings: Iterable[Finding],
     *,
     resource: str | None = None,
-    spends: str | None = None,
+    spends: record.Ticket | None = None,
     facts: dict[str, Any] | None = None,
     rows: Sequence[tuple[Table, dict[str, Any]]] = (),
     together: Callable[[Connection], None] | None = None,
@@ -98,7 +98,7 @@ def change_log_key(broker: Broker, *, who: str) -> str:
 
 
 @contextmanager
-def failures(broker: Broker, act: str, now: datetime, *, spends: str, tee: str) -> Iterator[None]:
+def failures(broker: Broker, act: str, now: datetime, *, spends: record.Ticket, tee: str) -> Iterator[None]:
     """Evidence that cannot be verified is refused as `Unauthenticated`, recorded, and its nonce is used up."""
     try:
         yield

@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, Table, exc, insert
 
 from casemate.broker import opening
-from casemate.broker.settings import Settings
 from casemate.broker.shared import shared
 from casemate.broker.vault import KEY_SIZE, Vault
 from casemate.drivers.store import AlreadySpent, Store, record
@@ -42,7 +41,7 @@ class Decision(NamedTuple):
 
     row: dict[str, Any]
     entry: entries.Pending | None
-    spends: str | None = None
+    spends: record.Ticket | None = None
     rows: Sequence[tuple[Table, dict[str, Any]]] = ()
     together: Callable[[Connection], None] | None = None
 
@@ -50,9 +49,9 @@ class Decision(NamedTuple):
 class Log:
     """The log on one store; every replica has one of these, and the store's lock puts them in turn."""
 
-    def __init__(self, store: Store, vault: Vault, key: bytes, keep: timedelta, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, vault: Vault, key: bytes, clock: Callable[[], datetime]) -> None:
         self.store, self.clock = store, clock
-        self._vault, self._openings, self._keep = vault, AESGCM(key), keep
+        self._vault, self._openings = vault, AESGCM(key)
         self._private: dict[str, ed25519.Ed25519PrivateKey] = {}
         self._counts: dict[tuple[int, str, str], int] = {}
         self._guard = threading.Lock()
@@ -138,8 +137,8 @@ class Log:
     def _commit(self, tx: Connection, batch: Sequence[Work[Decision]]) -> None:
         now, state = self.clock(), entries.lock(tx)
         told = self._admitted(tx, batch)
-        nonces = [d.spends for d in told if d.spends is not None]
-        record.spend_all(tx, nonces, now, self._keep if self._forgets(now) else None)
+        tickets = [d.spends for d in told if d.spends is not None]
+        record.spend_all(tx, tickets, now, forget=self._forgets(now))
         record.add(tx, [d.row for d in told])
         for table, values in _grouped(told):
             tx.execute(insert(table), values)
@@ -159,10 +158,10 @@ class Log:
 
     def _admitted(self, tx: Connection, batch: Sequence[Work[Decision]]) -> list[Decision]:
         """The decisions that can stand; the others are told why at once."""
-        used = record.used(tx, [w.what.spends for w in batch if w.what.spends is not None])
+        used = record.used(tx, [w.what.spends.nonce for w in batch if w.what.spends is not None])
         told: list[Decision] = []
         for work in batch:
-            nonce = work.what.spends
+            nonce = work.what.spends.nonce if work.what.spends is not None else None
             if nonce is not None and nonce in used:
                 work.error = AlreadySpent("the nonce was used before")
                 continue
@@ -220,10 +219,10 @@ class Log:
         return (entries.MINUTE - now % entries.MINUTE) / 1000 + 0.05
 
 
-def build(settings: Settings, store: Store, vault: Vault, clock: Callable[[], datetime]) -> Log:
+def build(store: Store, vault: Vault, clock: Callable[[], datetime]) -> Log:
     """The log of a store, begun when there is none. `Unusable` when what is there does not fit together."""
     key = shared(store, vault, "log.openings", lambda: os.urandom(KEY_SIZE), clock())
-    made = Log(store, vault, key, timedelta(seconds=2 * settings.challenge_seconds), clock)
+    made = Log(store, vault, key, clock)
     with store.read() as tx:
         known = entries.state(tx)
     if known is None:

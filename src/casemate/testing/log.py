@@ -49,7 +49,8 @@ class Bare:
         """One decision, durable; the receipt's id."""
         now = self.clock()
         entry = self.log.pending(act, now, True, {**FIELDS, **fields})
-        self.log.record(Decision(record.row(now, act, [GOOD], genuine=True, tee="snp"), entry, nonce))
+        spends = None if nonce is None else record.Ticket(nonce, int(now.timestamp() * 1000) + 300_000)
+        self.log.record(Decision(record.row(now, act, [GOOD], genuine=True, tee="snp"), entry, spends))
         return entry.id
 
 
@@ -58,7 +59,7 @@ def bare(url: str, master: bytes = bytes(32), clock: Callable[[], datetime] | No
     settings, store, vault = Settings(folder=Path("/nowhere"), store=url), Store(url), Vault(master)
     store.migrate()
     now = clock or (lambda: datetime.now(UTC))
-    return Bare(settings, store, vault, now, logs.build(settings, store, vault, now))
+    return Bare(settings, store, vault, now, logs.build(store, vault, now))
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, exc, insert, select
+from sqlalchemy import Connection, Delete, delete, exc, insert, select
 
 from casemate.drivers.store import tables as t
 from casemate.drivers.store.engine import AlreadySpent
@@ -16,6 +16,15 @@ from casemate.errors import Finding
 
 # Strangers can cause entries about evidence that is not genuine: only the newest of those are kept.
 MAX_UNGENUINE = 10_000
+# How long a nonce is remembered after its challenge expired: replicas' clocks may differ by so much.
+MARGIN = timedelta(hours=1)
+
+
+class Ticket(NamedTuple):
+    """A nonce as it is recorded once spent, and when the challenge that it is of expires (milliseconds)."""
+
+    nonce: str
+    ends: int
 
 
 def decide(
@@ -105,11 +114,11 @@ def is_spent(tx: Connection, nonce: str) -> bool:
     return tx.execute(select(t.spent_nonces.c.nonce).where(t.spent_nonces.c.nonce == nonce)).first() is not None
 
 
-def spend(tx: Connection, nonce: str, now: datetime, keep: timedelta) -> None:
-    """Use up a nonce, or `AlreadySpent`. Those older than `keep`, which no cookie can name any more, are forgotten."""
-    tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
+def spend(tx: Connection, ticket: Ticket, now: datetime) -> None:
+    """Use up a nonce, or `AlreadySpent`. Those that no cookie can name any more are forgotten."""
+    tx.execute(_over(now))
     try:
-        tx.execute(insert(t.spent_nonces).values(nonce=nonce, spent=millis(now)))
+        tx.execute(insert(t.spent_nonces).values(nonce=ticket.nonce, spent=ticket.ends))
     except exc.IntegrityError as error:
         raise AlreadySpent("the nonce was used before") from error
 
@@ -120,12 +129,17 @@ def used(tx: Connection, nonces: Collection[str]) -> set[str]:
     return set(tx.execute(select(c).where(c.in_(nonces))).scalars()) if nonces else set()
 
 
-def spend_all(tx: Connection, nonces: Collection[str], now: datetime, keep: timedelta | None) -> None:
-    """Use up nonces that `used` did not know; with `keep`, forget those that are older."""
-    if keep is not None:
-        tx.execute(delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - keep)))
-    if nonces:
-        tx.execute(insert(t.spent_nonces), [{"nonce": nonce, "spent": millis(now)} for nonce in nonces])
+def spend_all(tx: Connection, tickets: Collection[Ticket], now: datetime, *, forget: bool) -> None:
+    """Use up nonces that `used` did not know; with `forget`, forget those that no cookie can name any more."""
+    if forget:
+        tx.execute(_over(now))
+    if tickets:
+        tx.execute(insert(t.spent_nonces), [{"nonce": one.nonce, "spent": one.ends} for one in tickets])
+
+
+def _over(now: datetime) -> Delete:
+    # By each challenge's own end: the settings of the replica that forgets say nothing of what another one promised.
+    return delete(t.spent_nonces).where(t.spent_nonces.c.spent < millis(now - MARGIN))
 
 
 def key(tx: Connection, name: str) -> bytes | None:
