@@ -78,15 +78,14 @@ def main(argv: list[str] | None = None) -> int:
         flush=True,
     )
     floor = _floor.measured()
-    with serving(asked.store, workers=asked.workers) as server:
-        handshakes, good = _handshakes(server, asked)
-        good &= _reads(server, asked)
+    with serving(asked.store, workers=asked.workers) as running:
+        handshakes, good = _handshakes(running, asked)
+        good &= _reads(running, asked)
     if not asked.no_profile:
         _profile(asked, floor)
-    print(f"    bare crypto of one handshake: {floor.total * 1e3:.2f} ms of the server (floor),", end=" ")
-    print(
-        f"{floor.guest * 1e3:.2f} of the guest; here it takes {handshakes * 1e3:.2f} ms, {handshakes / floor.total:.1f} times the floor"
-    )
+    server, guest = floor.total * 1e3, floor.guest * 1e3
+    print(f"    bare crypto of one handshake: server {server:.2f} ms (the floor), guest {guest:.2f}")
+    print(f"    a handshake takes the server {handshakes * 1e3:.2f} ms, {handshakes / floor.total:.1f} times the floor")
     return 0 if good else 1
 
 

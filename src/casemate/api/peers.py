@@ -7,11 +7,13 @@ machine: it gets nearly everything.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 LOOPBACK = "loopback"
 _PART = 8  # an address gets one eighth; loopback gets all but one eighth
 
 
+@lru_cache(maxsize=4096)
 def peer(address: str | None) -> str:
     """The name under which an address (None: not known) is counted."""
     try:

@@ -19,6 +19,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 from casemate.api import peers
 
@@ -80,6 +81,7 @@ def exempt(networks: tuple[str, ...]) -> Callable[[str | None], bool]:
     """Whether an address is in one of the networks that no rate is set for (a balancer, a monitor)."""
     known = [ipaddress.ip_network(network) for network in networks]
 
+    @lru_cache(maxsize=4096)
     def asked(address: str | None) -> bool:
         try:
             found = ipaddress.ip_address((address or "").partition("%")[0])

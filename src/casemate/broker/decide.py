@@ -11,11 +11,15 @@ from casemate.broker import hearing, journal, leases, policies, proof, questions
 from casemate.broker.sessions import Session
 from casemate.drivers.store import registry
 from casemate.policy import appraise
-from casemate.release import ear, initclaims
+from casemate.release import ear
 from casemate.tee import composite
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from casemate.broker.assemble import Broker
+    from casemate.drivers.store.known import View
+    from casemate.schema.app import AppStatement
     from casemate.schema.kbs import Attestation, AuthRequest
 
 
@@ -71,12 +75,14 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
         lap("verify")
         claims = composite.joined(judged)
         manifest = hearing.manifest(subject)
-        bound = initclaims.claims(subject.evidence.initdata) if claims.init_data else None
+        bound = hearing.told(subject) if claims.init_data else None
 
     with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
-        statement = registry.statement(tx, manifest.app) if manifest else None
-        base = policies.basis(broker, tx, statement.founding.tenant if statement else "", now)
-        references = registry.references(tx, claims.tee, base.tenant or None)
+        known = broker.store.known.at(tx)
+        statement = _statement(known, tx, manifest.app) if manifest else None
+        base = policies.basis(broker, tx, statement.founding.tenant if statement else "", now, known)
+        tee, tenant = claims.tee, base.tenant or None
+        references = known.get(("references", tee, tenant), lambda: registry.references(tx, tee, tenant))
         leased = leases.seen(tx, statement.app_id if statement else None, renews, now)
 
     lap("consult")
@@ -114,6 +120,10 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
     token = broker.signer.token(session, shaped.submods, now)
     lap("token")
     return Admitted(token, broker.cookies.seal(session), receipt, lease.id, leases.left(session, now))
+
+
+def _statement(known: View, tx: Connection, app_id: str) -> AppStatement | None:
+    return known.get(("statement", app_id), lambda: registry.statement(tx, app_id))
 
 
 def release(

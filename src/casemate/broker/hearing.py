@@ -8,6 +8,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from casemate.boot import initdata
@@ -18,7 +19,7 @@ from casemate.crypto import recipient, sm3
 from casemate.drivers import collateral
 from casemate.drivers.store import record
 from casemate.errors import Malformed, Refused, Unusable
-from casemate.release import ear
+from casemate.release import ear, initclaims
 from casemate.release import session as rcar
 from casemate.schema.claims import Claims
 from casemate.schema.endorsements import Endorsements
@@ -37,6 +38,7 @@ _ALIASES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
 _VERSION = re.compile(r"0\.4\.[0-9]{1,6}([-+][0-9A-Za-z.+-]{1,64})?")
 _HASHES = ("sha256", "sha384", "sha512")
 _MAX_HEAD = 4096
+_SMALL = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,26 @@ def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> tuple
 def manifest(subject: Subject) -> Manifest | None:
     """The manifest in the attested initdata; None when a guest brought none, as CoCo's guests do."""
     document = subject.evidence.initdata
-    if document is None or not _has_manifest(document):
+    if document is None:
         return None
-    return initdata.parse(document).manifest
+    return _brought(document) if len(document) <= _SMALL else _brought.__wrapped__(document)
+
+
+def told(subject: Subject) -> dict[str, Any] | None:
+    """What the attested initdata says (`init_data_claims`); nobody may change it."""
+    document = subject.evidence.initdata
+    if document is None or len(document) > _SMALL:
+        return initclaims.claims(document)
+    return _said(document)
+
+
+_said = lru_cache(maxsize=128)(initclaims.claims)
+
+
+@lru_cache(maxsize=128)
+def _brought(document: bytes) -> Manifest | None:
+    """All guests of a release bring the same document; what cannot be read is read again each time."""
+    return initdata.parse(document).manifest if _has_manifest(document) else None
 
 
 def replay() -> Unauthenticated:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from casemate.broker.assemble import Broker
     from casemate.broker.settings import Settings
+    from casemate.drivers.store.known import View
 
 DEFAULT = "default"
 RESOURCE_NAME = "resource-policy"
@@ -94,12 +95,17 @@ def build(settings: Settings) -> Policies:
     return Policies(Pool(settings.policy_children, seconds=settings.policy_seconds))
 
 
-def basis(broker: Broker, tx: Connection, tenant: str, now: datetime) -> Basis:
+def basis(broker: Broker, tx: Connection, tenant: str, now: datetime, known: View | None = None) -> Basis:
     """What the policies of a tenant ("" is the whole broker) rest on, read in a transaction."""
-    held = stored.current(tx, tenant)
+    held = current(known or broker.store.known.at(tx), tx, tenant)
     asked = [policy for (kind, _), policy in held.items() if kind == ATTESTATION]
     texts = {policy.digest: _text(broker, tx, policy) for policy in asked}
     return Basis(tenant, held, texts, references(tx, tenant, now) if asked else {})
+
+
+def current(known: View, tx: Connection, tenant: str) -> dict[tuple[str, str], Stored]:
+    """The policies that hold for a tenant."""
+    return known.get(("policies", tenant), lambda: stored.current(tx, tenant))
 
 
 def references(tx: Connection, tenant: str, now: datetime) -> dict[str, Any]:
@@ -217,18 +223,25 @@ def judge(
     repo = path.partition("/")[0]
     mapped = broker.settings.repos.get(repo)
     with broker.store.read() as tx:
+        known = broker.store.known.at(tx)
         owned = vaulted.owner(tx, path)
-        holder = accounts.tenant_of(tx, owned.app_id) if owned else None
-        tenant = mapped if mapped is not None else holder
-        policy = stored.current(tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
+        tenant = mapped if mapped is not None else _holder(known, tx, owned)
+        policy = current(known, tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
         text = _text(broker, tx, policy) if policy is not None else ""
-    shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
-    alone = session.manifest_digest is None and shared and policy is not None
-    built_in = () if alone else resources.judge(broker, session, path)
+        shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
+        alone = session.manifest_digest is None and shared and policy is not None
+        built_in = () if alone else resources.judge(broker, tx, known, session, path, owned)
     if policy is None or (built_in and not all(f.ok for f in built_in)):
         return built_in  # what the built-in rules refuse, no policy opens
     asked = inputs.resource(plugin, path, query or {})
     return (*built_in, _resource(broker, session, (policy, text), asked, tenant or ""))
+
+
+def _holder(known: View, tx: Connection, owned: vaulted.Owned | None) -> str | None:
+    """The tenant of the app that owns a path."""
+    if owned is None:
+        return None
+    return known.get(("tenant", owned.app_id), lambda: accounts.tenant_of(tx, owned.app_id))
 
 
 def narrow(
@@ -236,7 +249,7 @@ def narrow(
 ) -> tuple[Finding, ...]:
     """What the tenant's resource policy says of what a plugin gives; nothing when the tenant has none."""
     with broker.store.read() as tx:
-        policy = stored.current(tx, tenant).get((RESOURCE, RESOURCE_NAME))
+        policy = current(broker.store.known.at(tx), tx, tenant).get((RESOURCE, RESOURCE_NAME))
         if policy is None:
             return ()
         text = _text(broker, tx, policy)

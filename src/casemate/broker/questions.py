@@ -40,7 +40,8 @@ def anchored(broker: Broker, gathered: Endorsements | None = None) -> Endorsemen
     from msgspec.structs import replace
 
     with broker.store.read() as tx:
-        return replace(gathered or Endorsements(), anchors=registry.anchors(tx))
+        anchors = broker.store.known.at(tx).get("anchors", lambda: registry.anchors(tx))
+    return replace(gathered or Endorsements(), anchors=anchors)
 
 
 def papers(broker: Broker, tee: str) -> files.Case:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from casemate.broker.assemble import Broker
+    from casemate.drivers.store.known import View
 
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}")
 MAX_PATH = 512
@@ -50,12 +51,12 @@ def path_of(repo: str, kind: str, tag: str) -> str:
     return path
 
 
-def judge(broker: Broker, session: Session, path: str) -> tuple[Finding, ...]:
+def judge(  # noqa: PLR0917 - what a transaction has read already
+    broker: Broker, tx: Connection, known: View, session: Session, path: str, owned: vaulted.Owned | None
+) -> tuple[Finding, ...]:
     """Whether this guest may read `path` now: release still active, listed in its manifest, owned by its app."""
-    with broker.store.read() as tx:
-        statement, manifest = running(tx, session)
-        owned = vaulted.owner(tx, path)
-        lease = leases.judge(tx, session, broker.clock())
+    statement, manifest = known.get(("running", session.app_id, session.manifest_digest), lambda: running(tx, session))
+    lease = leases.judge(tx, session, broker.clock())
     theirs = session.app_id if derived.is_derived(path) else owned.app_id if owned else None
     return (*still(session, statement, manifest), _listed(manifest, path), owner(theirs, session.app_id), *lease)
 

@@ -6,6 +6,9 @@ The guest's key stands where CoCo's key broker looks for it (`submods.cpu0 … r
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -29,6 +32,7 @@ ALGORITHM = "ES256"
 ISSUER = "casemate-broker"
 STATEMENT_TYPE = "casemate-app+jws"
 MAX_TOKEN = 192 << 10  # a machine with many devices has a long one
+_BELIEVED = 2048
 
 
 @dataclass(frozen=True)
@@ -77,29 +81,51 @@ class Signer:
         header = {"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}
         return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
 
+    @cached_property
+    def _believed(self) -> OrderedDict[bytes, Session]:
+        """Sessions of tokens whose signature was seen to be good, by the SHA-256 of the token."""
+        return OrderedDict()
+
     def session(self, token: str, now: datetime) -> Session:
-        """The session that a token of ours tells of; the header's own key is never looked at."""
+        """The session that a token of ours tells of; the header's own key is never looked at.
+
+        A token that was verified under this key before is not verified again; its time is looked at each time.
+        """
+        if len(token) > MAX_TOKEN:
+            raise _foreign()
+        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        session = self._believed.get(name)
+        if session is None:
+            session = self._verified(token)
+            self._believed[name] = session
+            while len(self._believed) > _BELIEVED:
+                with contextlib.suppress(KeyError):
+                    self._believed.popitem(last=False)
+        if session.expires <= now.timestamp():
+            raise sessions.expired()
+        return session
+
+    def _verified(self, token: str) -> Session:
         try:
-            if len(token) > MAX_TOKEN:
-                raise ValueError("too long")
             found = jwt.decode(token, self._key, algorithms=[ALGORITHM])
             claims = found.claims
             if found.header.get("typ") != "JWT" or claims.get("iss") != ISSUER:
                 raise ValueError("not a token")
             told = {**claims["casemate"], "tee_pubkey": claims["cnf"]["jwk"], "expires": claims["exp"]}
-            session = msgspec.convert({"app_id": told.pop("app"), **told, "type": "session"}, Session)
+            return msgspec.convert({"app_id": told.pop("app"), **told, "type": "session"}, Session)
         except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError, msgspec.ValidationError):
-            raise Unauthenticated.because(
-                "session.token",
-                expected="a token that this broker signed",
-                found="another one",
-                hint="attest at this broker: /kbs/v0/auth, then /kbs/v0/attest",
-            ) from None
-        if session.expires <= now.timestamp():
-            raise sessions.expired()
-        return session
+            raise _foreign() from None
 
     def statement(self, statement: AppStatement) -> str:
         """A compact JWS over an app's statement; its type keeps it apart from tokens."""
         header = {"typ": STATEMENT_TYPE, "alg": ALGORITHM, "kid": self.jwk["kid"]}
         return jws.serialize_compact(header, msgspec.json.encode(statement), self._key, algorithms=[ALGORITHM])
+
+
+def _foreign() -> Unauthenticated:
+    return Unauthenticated.because(
+        "session.token",
+        expected="a token that this broker signed",
+        found="another one",
+        hint="attest at this broker: /kbs/v0/auth, then /kbs/v0/attest",
+    )

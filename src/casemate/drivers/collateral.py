@@ -33,6 +33,7 @@ _MAX_FILE = 2 * statements.MAX_BODY
 _CHAIN = "-chain"  # the ending of the headers that are kept: issuer chains
 MAX_CHAIN = 64 << 10
 _SUFFIX = ".json"
+_KEPT, _MOST_KEPT = 64, 64 << 10  # entries that were read, and are good while their file stays as it was
 
 
 class Absent(Unusable, Unavailable):
@@ -57,6 +58,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     expires: Annotated[datetime, Meta(tz=True)] | None
     chains: Annotated[dict[str, str], Meta(max_length=8)]
     body: bytes
+
+
+_READ: dict[Path, tuple[tuple[int, ...], Entry]] = {}
 
 
 class _Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,15 +156,32 @@ class Store:
     def _read(self, path: Path, url: str | None) -> Entry | None:
         """The entry in a file; `url` is the one that it must be of."""
         try:
-            if not path.exists():
+            seen = _stamp(path)
+            if seen is None:
                 return None
+            kept = _READ.get(path)
+            if kept is not None and kept[0] == seen and url == kept[1].url:
+                return kept[1]
             data = userfiles.read(path, _MAX_FILE)
             found = msgspec.json.decode(data, type=Entry)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _damaged(path) from error
         if _digest(found.body) != found.digest or _name(found.url) != path.name or url not in (None, found.url):
             raise _damaged(path)
+        if url is not None and _stamp(path) == seen and len(data) <= _MOST_KEPT:
+            while len(_READ) >= _KEPT:
+                _READ.pop(next(iter(_READ)), None)
+            _READ[path] = seen, found
         return found
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What is another one when a file was replaced or written to; None when there is none."""
+    try:
+        told = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
 
 
 def _is_store(folder: Path) -> bool:

@@ -80,10 +80,15 @@ def _depth(value: Any) -> int:
     """Deepest nesting of a parsed value, counted level by level without recursion."""
     level, row = 0, [value]
     while row:
-        row = [child for item in row if isinstance(item, dict | list) for child in _children(item)]
+        row = [child for item in row if type(item) in _NESTING for child in _children(item)]
         level += 1
     return level
 
 
+_NESTING = frozenset((dict, list))  # what JSON's arrays and objects become
+
+
 def _children(item: dict[str, Any] | list[Any]) -> Any:
-    return item.values() if isinstance(item, dict) else item
+    """The members, of which one stands for all where none can hold another: evidence has long lists of bytes."""
+    found = item.values() if isinstance(item, dict) else item
+    return found if not _NESTING.isdisjoint(map(type, found)) else tuple(found)[:1]

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, exc, make_url
 
+from casemate.drivers.store.known import Known
 from casemate.errors import CasemateError, Malformed, Unavailable, Unusable
 
 BUSY_SECONDS = 10
@@ -46,6 +47,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._writer = threading.RLock()
         self._head: str | None = None
+        self.known = Known()
         shown = "(not a database URL)"
         try:
             self.url = make_url(url)

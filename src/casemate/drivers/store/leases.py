@@ -6,13 +6,24 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from casemate.drivers.store import tables
 from casemate.drivers.store import tables_secrets as t
 from casemate.drivers.store.registry import millis, rfc3339
 
 _KEPT = timedelta(hours=24)
+
+
+_C = t.leases.c  # made once: it is asked at every request
+_LIVE = select(_C.id).where(
+    _C.ended.is_(None),
+    _C.expires > bindparam("n"),
+    _C.id == bindparam("l"),
+    _C.app_id == bindparam("a"),
+    _C.holder == bindparam("h"),
+)
+_LIMIT = select(t.app_limits.c.max_holders).where(t.app_limits.c.app_id == bindparam("a"))
 
 
 class Seen(NamedTuple):
@@ -44,15 +55,16 @@ def renew(tx: Connection, app_id: str, lease: str, values: dict[str, Any], now: 
     return tx.execute(chosen.values(**values)).rowcount == 1
 
 
-def is_live(tx: Connection, app_id: str, lease: str, now: datetime) -> bool:
-    """Whether the lease is one of this app's that neither expired nor was ended."""
-    return tx.execute(select(t.leases.c.id).where(*_live(now), _is(app_id, lease))).first() is not None
+def is_live(tx: Connection, app_id: str, lease: str, holder: str, now: datetime) -> bool:
+    """Whether the lease is one of this app's, now of the key `holder`, that neither expired nor was ended."""
+    return tx.execute(_LIVE, {"n": millis(now), "a": app_id, "l": lease, "h": holder}).first() is not None
 
 
 def end(tx: Connection, now: datetime, why: str, **chosen: str | None) -> int:
-    """End live leases; how many. `chosen`: `lease`, `app_id`, `manifest_digest`, `tee`, `tenant`, all of them."""
+    """End live leases; how many. `chosen`: `lease`, `app_id`, `manifest_digest`, `tee`, `tenant`, `holder`."""
     c = t.leases.c
     columns = {"lease": c.id, "app_id": c.app_id, "manifest_digest": c.manifest_digest, "tee": c.tee}
+    columns["holder"] = c.holder
     wanted = [columns[name] == value for name, value in chosen.items() if name in columns and value is not None]
     if chosen.get("tenant") is not None:
         own = select(tables.apps.c.app_id).where(tables.apps.c.tenant == chosen["tenant"])
@@ -75,8 +87,7 @@ def listing(
 
 def limit(tx: Connection, app_id: str) -> int | None:
     """How many holders an app allows at a time; None for any number."""
-    c = t.app_limits.c
-    return tx.execute(select(c.max_holders).where(c.app_id == app_id)).scalar_one_or_none()
+    return tx.execute(_LIMIT, {"a": app_id}).scalar_one_or_none()
 
 
 def set_limit(tx: Connection, app_id: str, most: int | None) -> None:

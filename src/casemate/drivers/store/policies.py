@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from casemate.drivers.store.known import changed
 from casemate.drivers.store.registry import millis, rfc3339
 from casemate.drivers.store.tables_policy import attestations as a
 from casemate.drivers.store.tables_policy import policies as p
@@ -70,6 +71,7 @@ def put(
     version = (tx.execute(query).scalar_one() or 0) + 1
     row = {"tenant": tenant, "kind": kind, "name": name, "version": version}
     tx.execute(insert(p).values(**row, text=policy, digest=digest, who=who[:512], created=millis(now)))
+    changed(tx)
     return version
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from casemate.crypto import pins
 from casemate.drivers.store import tables as t
+from casemate.drivers.store.known import changed
 from casemate.errors import Refused
 from casemate.schema.app import AppStatement, Founding, Release
 from casemate.schema.endorsements import Anchor
@@ -43,12 +44,14 @@ def found(tx: Connection, founding: Founding, platforms: tuple[str, ...], now: d
             created=millis(now),
         )
     )
+    changed(tx)
 
 
 def allow(tx: Connection, app_id: str, platforms: tuple[str, ...]) -> bool:
     """Set the platform classes of an app; False when there is no such app."""
-    changed = tx.execute(update(t.apps).where(t.apps.c.app_id == app_id).values(platforms=json.dumps(platforms)))
-    return changed.rowcount == 1
+    done = tx.execute(update(t.apps).where(t.apps.c.app_id == app_id).values(platforms=json.dumps(platforms)))
+    changed(tx)
+    return done.rowcount == 1
 
 
 def statement(tx: Connection, app_id: str) -> AppStatement | None:
@@ -89,11 +92,13 @@ def add_release(tx: Connection, app_id: str, digest: str, manifest: bytes, now: 
     if state is None:
         row = {"app_id": app_id, "manifest_digest": digest, "manifest": manifest, "state": "active"}
         tx.execute(insert(t.releases).values(**row, registered=millis(now), changed=millis(now)))
+        changed(tx)
 
 
 def revoke_release(tx: Connection, app_id: str, digest: str, now: datetime) -> bool:
     """Revoke a release; False when the app has no such release."""
     chosen = (t.releases.c.app_id == app_id) & (t.releases.c.manifest_digest == digest)
+    changed(tx)
     return tx.execute(update(t.releases).where(chosen).values(state="revoked", changed=millis(now))).rowcount == 1
 
 
@@ -111,6 +116,7 @@ def add_anchor(tx: Connection, anchor: Anchor, now: datetime) -> str:
     values = {"certificate": anchor.certificate, "platform_class": anchor.platform_class, "name": anchor.name}
     tees = ",".join(anchor.tees)
     tx.execute(insert(t.anchors).values(fingerprint=fingerprint, created=millis(now), tees=tees, **values))
+    changed(tx)
     return fingerprint
 
 
@@ -144,6 +150,7 @@ def add_reference(tx: Connection, reference: ReferenceValues, now: datetime, ten
             created=millis(now),
         )
     )
+    changed(tx)
 
 
 def references(tx: Connection, tee: str | None = None, tenant: str | None = None) -> tuple[ReferenceValues, ...]:

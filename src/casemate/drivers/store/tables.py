@@ -143,3 +143,11 @@ decisions = Table(
     Column("findings", Text, nullable=False),
     Index(None, "genuine", "id"),
 )
+
+# Another value whenever something changed that processes remember (`known.py`); no row as long as nothing did.
+generation = Table(
+    "generation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", String(32), nullable=False),
+)

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, insert, or_, select, update
 
 from casemate.drivers.store import tables as t
 from casemate.drivers.store.registry import millis
@@ -48,22 +48,30 @@ class Volume(NamedTuple):
     key_version: int | None = None
 
 
+# Made once: they are asked at every request, and making a statement takes longer than asking it.
+_R, _V = t.resources.c, t.resource_versions.c
+_OWNER = select(_R.app_id, _R.newest, _R.deleted, _R.doomed).where(_R.path == bindparam("p"))
+_NEWEST = (
+    select(_V.version, _V.sealed)
+    .select_from(t.resource_versions.join(t.resources, and_(_V.path == _R.path, _V.version == _R.newest)))
+    .where(_R.path == bindparam("p"), _R.deleted.is_(False), _R.doomed.is_(None))
+)
+
+
 def owner(tx: Connection, path: str) -> Owned | None:
     """Who owns `path` (``repo/type/tag``), or None when nobody ever stored anything there."""
     return _owner(tx, path, lock=False)
 
 
 def _owner(tx: Connection, path: str, *, lock: bool) -> Owned | None:
-    c = t.resources.c
-    query = select(c.app_id, c.newest, c.deleted, c.doomed).where(c.path == path)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    row = tx.execute(_OWNER.with_for_update() if lock else _OWNER, {"p": path}).one_or_none()
     return None if row is None else Owned(row.app_id, row.newest, row.deleted, row.doomed)
 
 
 def newest(tx: Connection, path: str) -> Version | None:
     """The newest version of a resource, or None when it is missing, deleted or about to be."""
-    owned = owner(tx, path)
-    return kept(tx, path, owned.newest) if owned is not None and owned.open else None
+    row = tx.execute(_NEWEST, {"p": path}).one_or_none()
+    return None if row is None else Version(row.version, bytes(row.sealed))
 
 
 def version(tx: Connection, path: str, number: int, now: datetime) -> Version | None:
