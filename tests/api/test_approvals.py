@@ -283,6 +283,44 @@ def test_only_so_many_wait(service, people, app, monkeypatch):
     assert (got.status, rules(got)) == (409, ["approval.waiting"])
 
 
+def test_one_who_asks_leaves_room_for_others(service, people, app, monkeypatch):
+    monkeypatch.setattr(approvals, "MAX_ASKED", 1)
+    asker = {"eli": _admin(service, f"eli{id(app)}", "owner", "*")}
+    wanted(service, asker, app, "eli")
+    got = ask(service, asker["eli"], "POST", f"/apps/{app}/platforms", {"platforms": ["development"]})
+    assert (got.status, rules(got)) == (409, ["approval.waiting"])
+    monkeypatch.setattr(approvals, "MAX_ASKED", 100)
+    wanted(service, people, app)
+
+
+def test_other_tenants_changes_push_none_out_of_the_list(service, people, app, founding):
+    mine = wanted(service, people, app)
+    name, (one, _) = founding
+    for _ in range(3):
+        assert ask(service, one, "POST", "/apps", {"tenant": name, "name": "web"}).status == 202
+    bea = approvals.Admin("key#acme/bea", "owner", "acme")
+    assert [a["approval"] for a in approvals.listing(service.broker, bea, 1)] == [mine["approval"]]
+
+
+def test_a_change_that_was_decided_is_kept_without_its_content(service, people, app):
+    decided = [wanted(service, people, app) for _ in range(3)]
+    assert approve(service, people["bea"], decided[0]).status == 200
+    ask(service, people["bea"], "POST", f"/approvals/{decided[1]['approval']}/reject")
+    with service.broker.store.write() as tx:
+        tx.execute(update(table).where(table.c.id == decided[2]["approval"]).values(expires=1))
+    approvals.sweep(service.broker)
+    with service.broker.store.read() as tx:
+        assert [pending.get(tx, one["approval"]).sealed for one in decided[:2]] == [b"", b""]
+        assert pending.get(tx, decided[2]["approval"]) is None  # it ended in 1970
+    shown = ask(service, people["bea"], "GET", f"/approvals/{decided[1]['approval']}").json()
+    assert (shown["state"], shown["digest"]) == ("rejected", decided[1]["digest"])
+    with service.broker.store.write() as tx:
+        pending.expire(tx, service.broker.clock() + pending.KEPT)
+        assert pending.get(tx, decided[0]["approval"])
+        pending.expire(tx, later(service) + pending.KEPT)
+        assert pending.get(tx, decided[0]["approval"]) is None
+
+
 def test_a_store_that_was_changed_by_hand_gives_no_other_change(service, people, app):
     mine, other = wanted(service, people, app), wanted(service, people, app)
     with service.broker.store.write() as tx:

@@ -34,7 +34,8 @@ from casemate.errors import Refused
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
-MAX_WAITING = 100
+MAX_WAITING = 100  # of a tenant
+MAX_ASKED = 30  # of them by one admin
 _SECRET = ("resource.",)  # acts whose bodies nobody is shown
 _MAX_SHOWN = 64 << 10
 _MAX_OUTCOME = 2000
@@ -72,13 +73,7 @@ def hold(broker: Broker, admin: Admin, change: Change) -> Approval:
     expires = now + timedelta(seconds=broker.settings.approval_seconds)
     with broker.store.write() as tx:
         pending.expire(tx, now)
-        if pending.waiting(tx, change.tenant) >= MAX_WAITING:
-            raise Conflicting.because(
-                "approval.waiting",
-                expected=f"fewer than {MAX_WAITING} changes that wait",
-                found=str(MAX_WAITING),
-                hint="approve or reject some of them",
-            )
+        _demand_room(tx, change)
         pending.add(
             tx,
             number=made,
@@ -103,13 +98,15 @@ def listing(broker: Broker, admin: Admin, limit: int = 1000) -> list[dict[str, A
     now = broker.clock()
     with broker.store.write() as tx:
         pending.expire(tx, now)
-        found = pending.listing(tx, limit)
+        found = pending.listing(tx, limit, admin.tenant)
     return [facts(one) for one in found if admin.sees(one.tenant)]
 
 
 def show(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
-    """One change with its content, unless that may hold a secret; `Missing` when it is not this admin's to see."""
+    """One change with its content while it waits, unless that may hold a secret; `Missing` when it is another's."""
     found, change = _opened(broker, number, admin)
+    if change is None:
+        return facts(found)
     shown: dict[str, Any] = {"method": change.method, "path": change.path, "query": change.query}
     if change.act.startswith(_SECRET):
         return {**facts(found), **shown, "body": None, "bytes": len(change.body)}
@@ -120,6 +117,8 @@ def show(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
 def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
     """End the wait of a change for good; returns what is to be carried out now."""
     found, change = _opened(broker, number, admin)
+    if change is None:
+        raise _over()
     if not hmac.compare_digest(digest.encode(), found.digest.encode()):
         raise Conflicting.because(
             "approval.digest",
@@ -183,11 +182,35 @@ def facts(found: Approval) -> dict[str, Any]:
     }
 
 
-def _opened(broker: Broker, number: str, admin: Admin) -> tuple[Approval, Change]:
+def sweep(broker: Broker) -> None:
+    """Drop what expired and forget what is old; nothing due, nothing is written."""
+    now = broker.clock()
+    with broker.store.read() as tx:
+        due = pending.any_over(tx, now)
+    if due:
+        with broker.store.write() as tx:
+            pending.expire(tx, now)
+
+
+def _demand_room(tx: Connection, change: Change) -> None:
+    for who, most in ((None, MAX_WAITING), (change.who, MAX_ASKED)):
+        if pending.waiting(tx, change.tenant, who) >= most:
+            raise Conflicting.because(
+                "approval.waiting",
+                expected=f"fewer than {most} changes that wait" + (" for one admin" if who else ""),
+                found=str(most),
+                hint="approve or reject some of them",
+            )
+
+
+def _opened(broker: Broker, number: str, admin: Admin) -> tuple[Approval, Change | None]:
+    """A change that an admin may see; its content is gone once it was decided or expired."""
     with broker.store.read() as tx:
         found = pending.get(tx, number[:32])
     if found is None or not admin.sees(found.tenant):
         raise Missing("no change of that id waits", hint="casemate approval list")
+    if not found.sealed:
+        return found, None
     kept = broker.vault.open(_label(found.id), found.sealed)
     if pins.digest(kept) != found.digest:
         raise Missing("the change that was kept is not the one that was asked for")
@@ -231,12 +254,16 @@ def _demand_still(tx: Connection, change: Change) -> None:
 
 def _decide(tx: Connection, broker: Broker, found: Approval, state: str, admin: Admin) -> None:
     if not pending.decide(tx, found.id, state, admin.who, broker.clock()):
-        raise Conflicting.because(
-            "approval.state",
-            expected="a change that waits",
-            found="one that was decided or has expired",
-            hint="casemate approval list",
-        )
+        raise _over()
+
+
+def _over() -> Refused:
+    return Conflicting.because(
+        "approval.state",
+        expected="a change that waits",
+        found="one that was decided or has expired",
+        hint="casemate approval list",
+    )
 
 
 def _label(number: str) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from casemate.broker import secrets
+from casemate.broker import approvals, secrets
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -26,6 +26,7 @@ def begun(broker: Broker) -> Iterator[None]:
         while not stop.wait(SECONDS):
             try:
                 secrets.sweep(broker)
+                approvals.sweep(broker)
             except Exception as error:  # noqa: BLE001 - the store may be away; the next minute tries again
                 _LOG.warning("nothing could be purged: %s", type(error).__name__)
 

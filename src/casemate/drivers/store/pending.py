@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from casemate.drivers.store.registry import millis, rfc3339
 from casemate.drivers.store.tables_access import approvals
 
 PENDING, APPROVED, REJECTED, EXPIRED = "pending", "approved", "rejected", "expired"
+KEPT = timedelta(days=90)  # from the end of its wait
 _c = approvals.c
 
 
 @dataclass(frozen=True)
 class Approval:
-    """A change and what became of it; `sealed` is the change itself, times are RFC 3339."""
+    """A change and what became of it; `sealed` is the change itself while it waits, times are RFC 3339."""
 
     id: str
     tenant: str | None
@@ -49,11 +50,11 @@ def add(
     tx.execute(insert(approvals).values(**values, state=PENDING, created=millis(now), expires=millis(expires)))
 
 
-def waiting(tx: Connection, tenant: str | None) -> int:
-    """How many changes of a tenant wait."""
+def waiting(tx: Connection, tenant: str | None, who: str | None = None) -> int:
+    """How many changes of a tenant wait: all, or those that somebody asked for."""
     whose = _c.tenant.is_(None) if tenant is None else _c.tenant == tenant
     query = select(func.count()).select_from(approvals).where(_c.state == PENDING, whose)
-    return int(tx.execute(query).scalar_one())
+    return int(tx.execute(query if who is None else query.where(_c.who == who)).scalar_one())
 
 
 def get(tx: Connection, number: str) -> Approval | None:
@@ -61,17 +62,18 @@ def get(tx: Connection, number: str) -> Approval | None:
     return _approval(tx.execute(select(approvals).where(_c.id == number)).one_or_none())
 
 
-def listing(tx: Connection, limit: int) -> list[Approval]:
-    """The newest changes, newest first."""
-    rows = tx.execute(select(approvals).order_by(_c.created.desc()).limit(limit))
+def listing(tx: Connection, limit: int, tenant: str | None) -> list[Approval]:
+    """The newest changes of a tenant, or (None) of all, newest first."""
+    query = select(approvals).order_by(_c.created.desc()).limit(limit)
+    rows = tx.execute(query if tenant is None else query.where(_c.tenant == tenant))
     return [found for row in rows if (found := _approval(row)) is not None]
 
 
 def decide(tx: Connection, number: str, state: str, decider: str, now: datetime) -> bool:
     """End the wait of one change; False when it waits no more. Of several who decide at once one gets True."""
     chosen = (_c.id == number) & (_c.state == PENDING) & (_c.expires > millis(now))
-    changed = tx.execute(update(approvals).where(chosen).values(state=state, decider=decider, decided=millis(now)))
-    return changed.rowcount == 1
+    ended = {"state": state, "decider": decider, "decided": millis(now), "sealed": b""}
+    return tx.execute(update(approvals).where(chosen).values(ended)).rowcount == 1
 
 
 def finish(tx: Connection, number: str, outcome: str) -> None:
@@ -82,12 +84,22 @@ def finish(tx: Connection, number: str, outcome: str) -> None:
 def reject_of(tx: Connection, who: str, decider: str, now: datetime) -> None:
     """Reject what somebody asked for and nobody approved."""
     chosen = (_c.who == who) & (_c.state == PENDING)
-    tx.execute(update(approvals).where(chosen).values(state=REJECTED, decider=decider, decided=millis(now)))
+    ended = {"state": REJECTED, "decider": decider, "decided": millis(now), "sealed": b""}
+    tx.execute(update(approvals).where(chosen).values(ended))
 
 
 def expire(tx: Connection, now: datetime) -> None:
-    """End the wait of what nobody approved in time."""
-    tx.execute(update(approvals).where(_c.state == PENDING, _c.expires <= millis(now)).values(state=EXPIRED))
+    """End the wait of what nobody approved in time, and forget what ended long ago."""
+    over = (_c.state == PENDING) & (_c.expires <= millis(now))
+    tx.execute(update(approvals).where(over).values(state=EXPIRED, sealed=b""))
+    tx.execute(delete(approvals).where(_c.state != PENDING, _c.expires <= millis(now - KEPT)))
+
+
+def any_over(tx: Connection, now: datetime) -> bool:
+    """Whether `expire` would change something."""
+    over = (_c.state == PENDING) & (_c.expires <= millis(now))
+    old = (_c.state != PENDING) & (_c.expires <= millis(now - KEPT))
+    return tx.execute(select(_c.id).where(over | old).limit(1)).first() is not None
 
 
 def _approval(row: Row[tuple[object, ...]] | None) -> Approval | None:
