@@ -6,6 +6,7 @@ import pytest
 
 from casemate.broker import leases, secrets
 from casemate.drivers.secretsclient import Secrets
+from casemate.drivers.store import log as stored
 from casemate.errors import Unusable
 from casemate.testing.broker import Guest, rules
 
@@ -108,13 +109,14 @@ def test_other_platforms_end_leases(service, admin, app):
 
 def test_at_most_so_many_holders(service, admin, app):
     admin.set_holders(app.app_id, 2)
-    first, answer = attested(service, app)
+    _, answer = attested(service, app)
     attested(service, app)
     guest, refused = attested(service, app)
     assert (refused.status, rules(refused)) == (403, ["lease.holders"])
     assert guest.get(app.path).status == 401
     lease = answer.headers["casemate-lease-id"]
-    assert attested(service, app, **{"Casemate-Lease-Id": lease})[1].status == 200  # who has one may renew it
+    first, renewed = attested(service, app, **{"Casemate-Lease-Id": lease})
+    assert renewed.status == 200  # who has one may renew it
     assert first.call("DELETE", "/casemate/v0/lease").status == 200
     assert attested(service, app)[1].status == 200  # there is a place again
     assert attested(service, app)[1].status == 403
@@ -156,3 +158,41 @@ def test_a_lease_is_given_back_only_by_who_has_it(service, admin, app):
     assert stranger.call("DELETE", "/casemate/v0/lease").status == 200
     assert len(live(service, app)) == 1
     assert service.call("DELETE", "/casemate/v0/lease").status == 401
+
+
+def test_a_lease_moves_to_the_key_that_renews_it(service, admin, app):
+    """Two guests that share a lease's id are never both its holder."""
+    admin.set_holders(app.app_id, 1)
+    first, answer = attested(service, app)
+    named = {"Casemate-Lease-Id": answer.headers["casemate-lease-id"]}
+    assert first.open(first.get(app.path)) == b"value"
+    second, _ = attested(service, app, **named)
+    assert second.open(second.get(app.path)) == b"value"
+    got = first.get(app.path)
+    assert (got.status, rules(got)) == (401, ["lease.live"])
+    assert first.call("DELETE", "/casemate/v0/lease").status == 200  # which is no longer its own
+    assert second.get(app.path).status == 200
+    third, _ = attested(service, app, **named)  # the first one again, with its new key
+    assert (third.get(app.path).status, second.get(app.path).status) == (200, 401)
+    assert len(live(service, app)) == 1
+
+
+def test_a_token_without_a_lease_takes_no_place_and_opens_nothing(service, admin, app):
+    admin.set_holders(app.app_id, 1)
+    guest, _ = attested(service, app)
+    other, answer = attested(service, app, **{"Casemate-Lease-Id": "none"})
+    assert (answer.status, "casemate-lease-id" in answer.headers) == (200, False)
+    assert other.get(app.path).status == 401
+    assert guest.get(app.path).status == 200
+    assert len(live(service, app)) == 1
+
+
+def test_a_lease_that_is_given_back_is_an_entry(service, admin, app):
+    guest, answer = attested(service, app)
+    for _ in range(2):
+        assert guest.call("DELETE", "/casemate/v0/lease").status == 200
+    with service.broker.store.read() as tx:
+        found = stored.period(tx, since=0, until=1 << 52, after=-1, limit=1000, app_id=app.app_id)
+    told = [service.broker.log.opened(one.id, one.sealed)[1] for one in found if b"lease.release" in one.entry]
+    assert [one["lease"] for one in told] == [answer.headers["casemate-lease-id"]]
+    assert told[0]["who"].startswith("guest#")

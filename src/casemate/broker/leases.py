@@ -4,7 +4,9 @@ Rules
 1. An attestation that is allowed gives a lease of `lease_seconds`, or renews the live one that the guest names.
 2. A grant needs a live lease. One that was ended is answered 401: the guest attests again, and what has changed since
    (a revoked release, another policy, a lower TCB level) decides whether it gets a new one.
-3. Where an app allows k holders, the lease number k+1 is refused. The count is taken in the transaction that grants.
+3. A lease is one key's: a renewal moves it to the key that attested, and what the key before it opened is over. So
+   guests that share a lease's id take it from each other, and never read both.
+4. Where an app allows k holders, the lease number k+1 is refused. The count is taken in the transaction that grants.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from casemate.drivers.store.leases import Seen
 from casemate.drivers.store.registry import millis
 from casemate.drivers.store.tables_secrets import leases as table
 from casemate.errors import Finding, Malformed, Refused, Unavailable
+from casemate.release.session import NO_LEASE
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -56,8 +59,8 @@ class Plan:
 
 
 def named(text: str) -> str:
-    """The lease that a guest wants to renew, as it names it; empty for anything else."""
-    return text if _ID.fullmatch(text) else ""
+    """The lease that a guest wants to renew, as it names it, or `NO_LEASE`; empty for anything else."""
+    return text if text == NO_LEASE or _ID.fullmatch(text) else ""
 
 
 def seen(tx: Connection, app_id: str | None, renews: str, now: datetime) -> Seen | None:
@@ -66,8 +69,8 @@ def seen(tx: Connection, app_id: str | None, renews: str, now: datetime) -> Seen
 
 
 def plan(broker: Broker, found: Seen | None, session: Session, renews: str, now: datetime, *, allowed: bool) -> Plan:
-    """The lease of a guest that just attested; nothing for one that has no app or is refused."""
-    if found is None or session.app_id is None or session.manifest_digest is None or not allowed:
+    """The lease of a guest that just attested; nothing for one that has no app, is refused or wants none."""
+    if found is None or session.app_id is None or session.manifest_digest is None or not allowed or renews == NO_LEASE:
         return Plan()
     app_id, seconds = session.app_id, broker.settings.lease_seconds
     until = (now + timedelta(seconds=seconds)).timestamp()
@@ -94,9 +97,9 @@ def judge(tx: Connection, session: Session, now: datetime) -> tuple[Finding, ...
     """`lease.live` for a session of an app's guest."""
     if session.app_id is None:
         return ()
-    ok = stored.is_live(tx, session.app_id, session.lease, now)
+    ok = stored.is_live(tx, session.app_id, session.lease, journal.thumbprint(session.tee_pubkey), now)
     hint = "" if ok else "attest again; who may have a lease then gets a new one"
-    return (Finding(RULE, "a lease that is live", "live" if ok else "expired or ended", hint, ok=ok),)
+    return (Finding(RULE, "a lease that is live", "live" if ok else "expired, ended or another key's", hint, ok=ok),)
 
 
 def left(session: Session, now: datetime) -> int:
@@ -108,9 +111,14 @@ def release(broker: Broker, session: Session) -> None:
     """A guest that stops gives its lease back, so that another one may have its place at once."""
     if session.app_id is None or not session.lease:
         return
-    now = broker.clock()
-    with broker.store.write() as tx:
-        stored.end(tx, now, "released", lease=session.lease, app_id=session.app_id)
+    chosen = {"lease": session.lease, "app_id": session.app_id, "holder": journal.thumbprint(session.tee_pubkey)}
+    facts = {"app": session.app_id, "release": session.manifest_digest, "lease": session.lease}
+
+    def act(tx: Connection) -> None:
+        if stored.end(tx, broker.clock(), "released", **chosen):
+            journal.admin(broker, tx, who=journal.guest(session), act="lease.release", facts=facts)
+
+    broker.store.written(act)
 
 
 def end(broker: Broker, *, who: str, **chosen: str | None) -> int:

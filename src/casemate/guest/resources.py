@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from casemate.errors import Finding, Refused, Unavailable
 from casemate.guest.attest import Attester, Resource, Session
 from casemate.guest.freshness import Lease
+from casemate.release import session as rules
 from casemate.schema.manifest import Broker, Manifest
 
 T = TypeVar("T")
@@ -65,9 +66,9 @@ class Brokers:
         return max((session.lease for session in tuple(self._sessions) if session.lease_id), default=Lease())
 
     def throwaway_token(self) -> str:
-        """A token whose key is forgotten at once: it says who this is and opens nothing. It renews the lease."""
+        """A token whose key is forgotten at once: it says who this is and opens nothing. It has no lease."""
         session = self._make(self._brokers[0])
-        session.lease_id = next((one.lease_id for one in self._sessions if one.url == session.url), "")
+        session.lease_id = rules.NO_LEASE  # else the lease would move to this key, away from the one that reads
         try:
             return session.login()
         finally:

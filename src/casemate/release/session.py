@@ -22,6 +22,7 @@ COOKIE = "kbs-session-id"
 SALT_HEADER = "Casemate-Nonce-Salt"
 LEASE_HEADER = "Casemate-Lease"  # seconds that a guest may keep what it was given, from this answer on
 LEASE_ID_HEADER = "Casemate-Lease-Id"  # named by a guest that attests anew, so that it renews what it has
+NO_LEASE = "none"  # what a guest names there that wants a token and no lease
 _NONCE_TAG = b"casemate nonce v1\0"
 _PURPOSE_TAG = b"casemate purpose v1\0"
 
