@@ -29,6 +29,7 @@ from casemate.api import (
     rvps,
     secrets,
     strict,
+    trials,
     volumes,
 )
 from casemate.api.answers import TYPES, Intake
@@ -67,6 +68,7 @@ def app(broker: Broker) -> Starlette:
     )
     made.router.redirect_slashes = False  # a path is what it is; a redirect would repeat the caller's Host
     made.state.intake = Intake(BODIES)
+    made.state.trials = trials.Turns()
     made.state.metrics = metrics
     made.state.strict = broker.settings.strict_trustee
     made.state.templates = {route.endpoint: route.path for route in made.routes if isinstance(route, Route)}

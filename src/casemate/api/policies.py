@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from casemate.api import trials
 from casemate.api.access import closed, of_query
 from casemate.api.answers import answer, parsed
 from casemate.broker import policybook, replay
@@ -130,7 +131,7 @@ def _book(broker: Broker) -> list[BaseRoute]:
 def _replay(broker: Broker) -> list[BaseRoute]:
     def check(request: Request, body: bytes) -> Response:
         asked = parsed(body, Check, "policy")
-        compiled, remarks = policybook.check(broker.policies.pool, asked.kind, asked.text)
+        compiled, remarks = policybook.check(broker.policies.pool, asked.kind, asked.text, request.state.tenant or "")
         told = [remark._asdict() for remark in remarks]
         return answer({"digest": compiled.digest, "rules": list(compiled.rules), "remarks": told})
 
@@ -154,9 +155,9 @@ def _replay(broker: Broker) -> list[BaseRoute]:
     locked: dict[str, Any] = {"scope": of_query, "limit": LIMIT}
     there = "/casemate/v0/admin/attestations"
     return [
-        Route(f"{BASE}/check", closed(broker, "policy.check", check, **locked), methods=["POST"]),
-        Route(f"{BASE}/explain", closed(broker, "policy.check", explain, **locked), methods=["POST"]),
-        Route(f"{BASE}/simulate", closed(broker, "policy.simulate", simulate, **locked), methods=["POST"]),
+        Route(f"{BASE}/check", trials.closed(broker, "policy.check", check, **locked), methods=["POST"]),
+        Route(f"{BASE}/explain", trials.closed(broker, "policy.check", explain, **locked), methods=["POST"]),
+        Route(f"{BASE}/simulate", trials.closed(broker, "policy.simulate", simulate, **locked), methods=["POST"]),
         Route(there, closed(broker, "policy.check", attestations, scope=of_query), methods=["GET"]),
     ]
 
@@ -177,6 +178,8 @@ def _decoded(text: str) -> str:
 
 
 def _period(broker: Broker, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    if any(moment is not None and not 1970 <= moment.year <= 9998 for moment in (since, until)):
+        raise Malformed("since, until: times from 1970 on are wanted")
     end = until or broker.clock()
     begin = since or end - timedelta(days=7)
     return begin if begin.tzinfo else begin.replace(tzinfo=UTC), end if end.tzinfo else end.replace(tzinfo=UTC)

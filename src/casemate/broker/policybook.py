@@ -32,16 +32,19 @@ def demand_name(kind: str, name: str) -> None:
         raise Malformed(f"policy: the resource policy is called {RESOURCE_NAME}")
 
 
-def check(pool: Pool, kind: str, text: str) -> tuple[Compiled, list[lint.Remark]]:
-    """The compiled policy and what is to be said of it; `Malformed` when it can't be compiled."""
-    compiled = pool.compiled(text)
+def check(pool: Pool, kind: str, text: str, group: str = "") -> tuple[Compiled, list[lint.Remark]]:
+    """The compiled policy and what is to be said of it; `Malformed` when it can't be compiled.
+
+    `group` is the tenant whose turn at the compiler it takes: `Unavailable` when that is taken.
+    """
+    compiled = pool.fresh(text, group)
     return compiled, lint.lint(text, Program(compiled.plan), kind)
 
 
 def put(broker: Broker, tenant: str, kind: str, name: str, text: str, *, who: str) -> dict[str, Any]:
     """Set a tenant's policy ("" is the whole broker's); `Malformed` when it does not compile or lacks its rules."""
     demand_name(kind, name)
-    compiled, remarks = check(broker.policies.pool, kind, text)
+    compiled, remarks = check(broker.policies.pool, kind, text, tenant)
     if wrong := lint.errors(remarks):
         problems = [Problem("policy", remark.message, line=remark.line) for remark in wrong]
         raise Malformed("policy: " + "; ".join(map(str, problems)), problems=problems)

@@ -52,12 +52,13 @@ def explain(
         if found is None or tenant not in (None, found["tenant"]):
             raise Missing("no such attestation", hint="it may be too old; casemate policy attestations")
         references = policies.references(tx, found["tenant"], broker.clock())
-    answers = []
+    pool, answers = broker.policies.pool, []
+    tried = pool.fresh(text, tenant or "") if text is not None else None
     for name, given, data in _questions(kind, found, [path] if path else []):
         policy = name if kind == ATTESTATION else RESOURCE_NAME
-        wanted = text if text is not None else _holding(broker, found["tenant"], kind, policy)
+        compiled = tried or pool.compiled(_holding(broker, found["tenant"], kind, policy))
         asked = {"given": given, "data": data, "references": references, "group": found["tenant"]}
-        told = explained(broker.policies.pool, broker.policies.pool.compiled(wanted), kind, **asked)
+        told = explained(pool, compiled, kind, **asked)
         answers.append({"policy": policy, "about": data.get("resource-path") or name, **told})
     return {"attestation": _brief(found), "answers": answers}
 
@@ -105,7 +106,7 @@ def simulate(
 ) -> dict[str, Any]:
     """Who would be answered otherwise by `text` than by the policy that holds; `Malformed` when it cannot be set."""
     policybook.demand_name(kind, name)
-    new, remarks = policybook.check(broker.policies.pool, kind, text)
+    new, remarks = policybook.check(broker.policies.pool, kind, text, tenant or "")
     if wrong := lint.errors(remarks):
         raise Malformed("policy: " + "; ".join(remark.message for remark in wrong))
     if kind != ATTESTATION and not paths:

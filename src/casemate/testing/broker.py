@@ -127,7 +127,7 @@ class Service:
 def start(folder: Path, **options: Any) -> Service:
     """A broker on the keys and the store in `folder`, which are made when absent."""
     clock = Clock()
-    settings = prepare.prepare(folder, folder / "admin.key", port=_free_port(), threads=4, **options)
+    settings = prepare.prepare(folder, folder / "admin.key", port=_free_port(), **{"threads": 4, **options})
     broker = assemble(settings, clock=clock)
     running = server.server(broker)
     thread = threading.Thread(target=running.run, daemon=True)

@@ -222,3 +222,60 @@ def test_a_child_is_confined(pool):
     assert "NoNewPrivs:\t1" in status
     if "seccomp" in pool.figures.confinement:
         assert "Seccomp:\t2" in status
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    """A compiler that is at it, for a text with the word `slow`, until the second of these events."""
+    begun, go = threading.Event(), threading.Event()
+
+    def compiling(text):
+        if "slow" in text:
+            begun.set()
+            assert go.wait(60)
+        return compile_policy(text)
+
+    monkeypatch.setattr(pools, "compile_policy", compiling)
+    yield begun, go
+    go.set()
+
+
+def test_a_text_that_is_slow_to_compile_keeps_no_other_waiting(stuck):
+    begun, go = stuck
+    made = Pool(1)
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(made.compiled, HEAD + "slow := 1\n") for _ in range(2)]
+        assert begun.wait(20)
+        other = threads.submit(made.compiled, GOOD)
+        try:
+            assert other.result(20).rules
+        finally:
+            go.set()
+        assert slow[0].result(20) is slow[1].result(20)  # once for each text
+    assert not made._turns
+
+
+def test_groups_take_turns_at_what_they_try(stuck):
+    begun, go = stuck
+    made = Pool(1)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(made.fresh, HEAD + "slow := 1\n", "one")
+        assert begun.wait(20)
+        try:
+            with pytest.raises(Unavailable):
+                made.fresh(GOOD, "one")
+            assert made.fresh(GOOD, "two").rules
+        finally:
+            go.set()
+        assert slow.result(20).rules
+    assert made.fresh(GOOD, "one").rules
+    assert not made._compiled
+
+
+def test_plans_in_use_are_kept(monkeypatch):
+    monkeypatch.setattr(pools, "MAX_COMPILED", 2)
+    made = Pool(1)
+    kept = made.compiled(GOOD)
+    for number in range(3):
+        made.compiled(HEAD + f"a := {number}\n")
+        assert made.compiled(GOOD) is kept

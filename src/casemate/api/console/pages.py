@@ -73,7 +73,13 @@ def render(request: Request, template: str, title: str, status: int = 200, **giv
 
 
 def page(
-    broker: Broker, act: str, handle: Callable[[Request, bytes], Response], *, limit: int = 0, form: bool = False
+    broker: Broker,
+    act: str,
+    handle: Callable[[Request, bytes], Response],
+    *,
+    limit: int = 0,
+    form: bool = False,
+    lock: Callable[..., Endpoint] = closed,
 ) -> Endpoint:
     """An endpoint for who is signed in and may do `act`; a `form` must come from one of our own pages."""
 
@@ -82,7 +88,7 @@ def page(
             demand_own_page(request)
         return signed_in(broker, request, act)
 
-    inner = closed(broker, act, handle, scope=entered, limit=limit)
+    inner = lock(broker, act, handle, scope=entered, limit=limit)
     endpoint = dressed(inner)
     endpoint.access = inner.access  # type: ignore[attr-defined] # as `closed` does, for the tests that walk over locks
     return endpoint
@@ -106,7 +112,10 @@ def error(request: Request, answer: Response) -> Response:
     """An answer of the admin API's form, as a page."""
     told = json.loads(bytes(answer.body) or b"{}")
     known = {"detail": told.get("detail", ""), "hint": told.get("hint", ""), "reasons": told.get("reasons", [])}
-    return render(request, "error.html", f"Error {answer.status_code}", answer.status_code, **known)
+    page = render(request, "error.html", f"Error {answer.status_code}", answer.status_code, **known)
+    if "retry-after" in answer.headers:
+        page.headers["Retry-After"] = answer.headers["retry-after"]
+    return page
 
 
 def signed_in(broker: Broker, request: Request, act: str) -> access.Admin:

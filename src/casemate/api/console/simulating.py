@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from casemate.api import trials
 from casemate.api.console import logins, pages
 from casemate.api.console.pages import BASE
 from casemate.broker import access, policybook, replay, tenants
@@ -50,7 +51,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return _page(broker, request, tenant, given, found=found)
 
     ask = pages.page(broker, "policy.list", form)
-    do = pages.page(broker, "policy.simulate", run, limit=LIMIT, form=True)
+    do = pages.page(broker, "policy.simulate", run, limit=LIMIT, form=True, lock=trials.closed)
     return [
         Route(PATH, ask, methods=["GET"], include_in_schema=False),
         Route(PATH, do, methods=["POST"], include_in_schema=False),

@@ -25,6 +25,7 @@ from casemate.policy.rego import inputs
 SECONDS = 1.0
 WAIT_SECONDS = 5.0
 MAX_COMPILED = 256
+FRESH = 2  # policies that are tried or set, under compilation at a time
 PATIENCE = 3  # broken answers in a row before a policy is set aside
 LONGEST = 60.0
 
@@ -99,23 +100,58 @@ class Pool:
         self._start = _Trouble()
         self._troubles: dict[str, _Trouble] = {}
         self._compiled: OrderedDict[str, Compiled] = OrderedDict()
-        self._compiling = threading.Lock()
+        self._compiling = threading.Lock()  # of the two tables below it, never held while something is compiled
+        self._turns: dict[str, threading.Lock] = {}
+        self._fresh: Counter[str] = Counter()
         self.figures = Figures()
 
     def compiled(self, text: str) -> Compiled:
-        """The plan of a policy, made once for each text; `Malformed`."""
+        """The plan of a policy that holds, made once for each text and kept; `Malformed`."""
         digest = inputs.text_digest(text)
+        with self._compiling:
+            found = self._known(digest)
+            if found is not None:
+                return found
+            turn = self._turns.setdefault(digest, threading.Lock())
+        try:
+            with turn:  # of this text alone: one that is slow to compile keeps no other waiting
+                with self._compiling:
+                    found = self._known(digest)
+                return found or self._kept(compile_policy(text))
+        finally:
+            with self._compiling:
+                self._turns.pop(digest, None)
+
+    def fresh(self, text: str, group: str = "") -> Compiled:
+        """The plan of a policy that somebody tries or wants to set, never kept; `Malformed`.
+
+        `Unavailable` at once when one of this group, or FRESH of all, are being compiled.
+        """
+        with self._compiling:
+            found = self._compiled.get(inputs.text_digest(text))
+            if found is not None:
+                return found
+            if self._fresh[group] or self._fresh.total() >= FRESH:
+                raise Unavailable("other policies are being compiled", hint="try again in a moment")
+            self._fresh[group] += 1
+        try:
+            return compile_policy(text)
+        finally:
+            with self._compiling:
+                del self._fresh[group]
+
+    def _known(self, digest: str) -> Compiled | None:
         found = self._compiled.get(digest)
         if found is not None:
-            return found
-        with self._compiling:
-            found = self._compiled.get(digest)
-            if found is None:
-                found = compile_policy(text)
-                self._compiled[digest] = found
-                while len(self._compiled) > MAX_COMPILED:
-                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(digest)
         return found
+
+    def _kept(self, made: Compiled) -> Compiled:
+        with self._compiling:
+            self._compiled[made.digest] = made
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        return made
 
     def evaluate(
         self,
