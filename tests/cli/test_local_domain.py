@@ -82,7 +82,8 @@ def test_apps_releases_and_secrets(domain, tmp_path):
     file = tmp_path / "value"
     file.write_bytes(b"from a file")
     assert run(home, "secret", "set", "kbs:///cli/key/1", "--app", app, "--file", file)["version"] == 2
-    assert run(home, "secret", "list", "--app", app)["resources"] == [{"resource": "kbs:///cli/key/1", "version": 2}]
+    (kept,) = run(home, "secret", "list", "--app", app)["resources"]
+    assert kept == {"resource": "kbs:///cli/key/1", "version": 2, "purged": None}
     shown = run(home, "app", "show", app)
     assert shown["founding"]["tenant"] == "demo"
     assert "from" not in json.dumps(shown["resources"])

@@ -29,7 +29,7 @@ def test_missing_and_unwritable(tmp_path):
     with pytest.raises(Unusable, match="cannot be read"):
         keyfiles.read(tmp_path / "none")
     (tmp_path / "dir").mkdir()
-    with pytest.raises(Unusable, match="cannot be written"):
+    with pytest.raises(Unusable, match="not a regular file"):
         keyfiles.write(tmp_path / "dir", b"x")
 
 
