@@ -72,9 +72,8 @@ def build(target: Path, say: Callable[[str], None]) -> None:
 def wheels(site: Path, say: Callable[[str], None]) -> None:
     """The locked wheels for the image's Python, and this project's own modules."""
     say("wheels of requirements/run.txt")
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     done = subprocess.run(
-        [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+        [resolver(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
          "--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_40", "--link-mode", "copy",
          "--target", str(site), "--requirements", str(ROOT / "requirements/run.txt")],
         capture_output=True, text=True, check=False,
@@ -84,6 +83,18 @@ def wheels(site: Path, say: Callable[[str], None]) -> None:
     shutil.rmtree(site / "bin", ignore_errors=True)
     (site / ".lock").unlink(missing_ok=True)
     shutil.copytree(ROOT / "src/casemate", site / "casemate", ignore=shutil.ignore_patterns("testing", "__pycache__"))
+
+
+def resolver() -> str:
+    """uv, which installs for another Python than its own; at its locked version where it is not at hand."""
+    found = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    if not Path(found).exists():
+        pip = [sys.executable, "-m", "pip", "--quiet", "install", "--require-hashes"]
+        lock = str(ROOT / "requirements/bootstrap.txt")
+        done = subprocess.run([*pip, "--requirement", lock], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"uv cannot be had: {done.stderr.strip()[-400:]}")
+    return found
 
 
 def compiled(target: Path) -> None:
