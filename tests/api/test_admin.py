@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -196,3 +197,48 @@ def test_the_local_admin_needs_a_domain(tmp_path):
     (tmp_path / "context.json").write_text("{}")
     with pytest.raises(Malformed, match="missing"):
         brokerclient.Admin.local(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "limit", ["1" * 7, "10000000001", "9" * 5000, "\u0661", "\u00b2", "-1", "+1", "1_0", " 1", "0", ""]
+)
+@pytest.mark.parametrize("path", ["decisions", "leases", "receipts"])
+def test_numbers_that_are_none(service, path, limit):
+    period = "&since=2026-01-01T00:00:00Z&until=2027-01-01T00:00:00Z"
+    where = f"/casemate/v0/admin/{path}?limit={quote(limit)}{period}"
+    assert service.call("GET", where, Authorization=f"Bearer {service.admin.token()}").status == 400
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        '["keys"]',
+        "[" * 1500,
+        '["keys", 1]',
+        '["keys", true]',
+        '["keys", "a\\u0000"]',
+        '["keys", "\\ud800"]',
+        '["approvals", {}]',
+        '[["keys"], "x"]',
+        f'["resource_versions", "a/b/c", {1 << 63}]',
+        f'["resource_versions", "a/b/c", {"9" * 5000}]',
+        '["resource_versions", "a/b/c", -1]',
+        '["resource_versions", "a/b/c", "1"]',
+    ],
+)
+def test_places_that_no_step_answered(service, after):
+    header = {"Authorization": f"Bearer {service.admin.token()}"}
+    got = service.call("POST", "/casemate/v0/admin/master/rewrap", {"after": after}, **header)
+    assert got.status == 400
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_times_at_the_ends_of_the_calendar(service, name, moment):
+    header = {"Authorization": f"Bearer {service.admin.token()}"}
+    text = "package policy\nimport rego.v1\nallow := true\n"
+    body = {"kind": "resource", "name": "resource-policy", "text": text, "paths": ["a/b/c"], name: moment}
+    assert service.call("POST", "/casemate/v0/admin/policies/simulate", body, **header).status == 400
+    body = {"name": "odd", "tee": "tpm", "values": {"pcr4": "ab"}, "expires": moment}
+    assert service.call("POST", "/casemate/v0/admin/reference-values", body, **header).status == 400
+    assert service.call("GET", "/casemate/v0/admin/reference-values", **header).status == 200

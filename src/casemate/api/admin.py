@@ -14,8 +14,8 @@ from casemate.api import apps as app_routes
 from casemate.api import tenants as tenant_routes
 from casemate.api.access import closed, of_query, own, whole
 from casemate.api.answers import answer, parsed
+from casemate.api.numbers import number
 from casemate.broker import access, apps, tenants
-from casemate.errors import Malformed
 from casemate.schema.endorsements import Anchor
 from casemate.schema.reference import ReferenceValues
 from casemate.wire.encoding import unb64
@@ -46,7 +46,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def reference(request: Request, body: bytes) -> Response:
         asked = parsed(body, ReferenceValues, "reference values")
-        apps.add_reference(broker, asked, tenant=request.state.tenant, who=request.state.admin.who)
+        apps.add_reference(broker, asked, tenant=request.state.tenant, by=request.state.admin)
         return answer({})
 
     def references(request: Request, body: bytes) -> Response:
@@ -57,14 +57,12 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return answer({"fingerprint": apps.add_anchor(broker, asked.anchor(), who=request.state.admin.who)})
 
     def decisions(request: Request, body: bytes) -> Response:
-        limit = request.query_params.get("limit", "100")
-        if not limit.isdigit() or not 1 <= int(limit[:6]) <= 10000:
-            raise Malformed("limit: a number from 1 to 10000 is wanted")
+        limit = number(request.query_params.get("limit", "100"), "limit", 1, 10000)
         admin: access.Admin = request.state.admin
         app_id, most = request.query_params.get("app"), tenants.settings(broker, admin.tenant).max_decisions
         if app_id is not None:
             access.demand_app(broker, request, "decision.list", app_id)
-        return answer({"decisions": apps.decisions(broker, min(int(limit), most), app_id, admin.tenant)})
+        return answer({"decisions": apps.decisions(broker, min(limit, most), app_id, admin.tenant)})
 
     values = f"{BASE}/reference-values"
     return [

@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, own, whole
 from casemate.api.answers import answer, route
+from casemate.api.numbers import number
 from casemate.broker import access, journal, receipts
-from casemate.errors import Malformed
 from casemate.ledger import history, tiles
 
 if TYPE_CHECKING:
@@ -79,6 +79,4 @@ def _period(broker: Broker) -> Callable[[Request, bytes], Response]:
 
 
 def _number(text: str, name: str) -> int:
-    if text != "-1" and not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Malformed(f"{name}: a number is wanted")
-    return int(text)
+    return -1 if text == "-1" else number(text, name, 0, 10**18)

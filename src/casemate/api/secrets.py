@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute, Route
 from casemate.api.access import closed, of_app, of_query, of_resource, own, who, whole
 from casemate.api.answers import answer, parsed, route
 from casemate.api.kbs import session
+from casemate.api.numbers import number
 from casemate.broker import leases, resources, rewrap, secrets
-from casemate.errors import Malformed
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -59,11 +59,9 @@ def routes(broker: Broker) -> list[BaseRoute]:
         return answer({"max_holders": most})
 
     def listing(request: Request, body: bytes) -> Response:
-        limit = request.query_params.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _MOST:
-            raise Malformed(f"limit: a number from 1 to {_MOST} is wanted")
+        limit = number(request.query_params.get("limit", "100"), "limit", 1, _MOST)
         app_id, tenant = request.query_params.get("app"), request.state.tenant
-        return answer({"leases": leases.listing(broker, app_id=app_id, tenant=tenant, limit=int(limit))})
+        return answer({"leases": leases.listing(broker, app_id=app_id, tenant=tenant, limit=limit)})
 
     def end(request: Request, body: bytes) -> Response:
         asked = parsed(body, Ending, "leases")

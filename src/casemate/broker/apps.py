@@ -6,8 +6,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from casemate import __version__
-from casemate.broker import journal, leases, receipts, tenants
+from casemate.broker import journal, leases, receipts, rvps, tenants
+from casemate.broker.identities import Admin
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import accounts, record, registry, vaulted
@@ -145,16 +148,31 @@ def add_anchor(broker: Broker, anchor: Anchor, *, who: str = LOCAL) -> str:
     return fingerprint
 
 
-def add_reference(broker: Broker, reference: ReferenceValues, *, tenant: str | None = None, who: str = LOCAL) -> None:
-    """Accept a guest image, for a tenant's apps or (None) for all."""
+def add_reference(broker: Broker, reference: ReferenceValues, *, tenant: str | None = None, by: Admin) -> None:
+    """Accept a guest image, for a tenant's apps or (None) for all; for a year unless it says until when.
+
+    Nobody signed it: only an owner may say so, and only where `unsigned_references` allows it.
+    """
     if not reference.values or not all(re.fullmatch(r"[0-9a-f]{2,256}", value) for value in reference.values.values()):
         raise Malformed("reference values: at least one register with lower-case hex is wanted")
     if reference.expires is not None and reference.expires.tzinfo is None:
         raise Malformed("reference values: `expires` needs a time zone")
+    if reference.expires is not None and not 1970 <= reference.expires.year <= 9998:
+        raise Malformed("reference values: `expires` is a time from 1970 to 9998")
+    if by.role != "owner":
+        raise Refused.because(
+            "reference.signature",
+            expected="a signed document, or an owner",
+            found=f"unsigned values of an {by.role}",
+            hint="sign them and register the document, or ask an owner",
+        )
+    rvps.demand_unsigned(broker, tenant or "")
+    if reference.expires is None:
+        reference = msgspec.structs.replace(reference, expires=broker.clock() + rvps.KEPT)
     with broker.store.write() as tx:
         registry.add_reference(tx, reference, broker.clock(), tenant)
         facts = {"tenant": tenant, "reference": reference.name, "tee": reference.tee, "values": reference.values}
-        journal.admin(broker, tx, who=who, act="reference.add", facts=facts)
+        journal.admin(broker, tx, who=by.who, act="reference.add", facts=facts)
 
 
 def references(broker: Broker, tenant: str | None = None) -> tuple[ReferenceValues, ...]:

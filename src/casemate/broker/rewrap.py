@@ -73,11 +73,16 @@ def _place(after: str) -> Sequence[Any]:
         return []
     try:
         found = json.loads(after)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    tables = {table.name: len(table.primary_key.columns) for table in stored.tables()}
-    if not isinstance(found, list) or len(found) < 2 or tables.get(str(found[0])) != len(found) - 1:
+    tables = {
+        table.name: [column.type.python_type for column in table.primary_key.columns] for table in stored.tables()
+    }
+    kinds = tables.get(found[0]) if isinstance(found, list) and found and isinstance(found[0], str) else None
+    if not kinds or [type(part) for part in found[1:]] != kinds or not all(map(_storable, found[1:])):
         raise Malformed("after: what the step before answered is wanted")
-    if not all(isinstance(part, str | int) for part in found[1:]):
-        raise Malformed("after: what the step before answered is wanted")
-    return found
+    return list(found)
+
+
+def _storable(part: str | int) -> bool:
+    return part.isprintable() if isinstance(part, str) else 0 <= part < 1 << 63

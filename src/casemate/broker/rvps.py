@@ -51,6 +51,10 @@ class _Read(NamedTuple):
     references: tuple[Reference, ...]
 
 
+def _ends(found: _Read) -> list[datetime | None]:
+    return [found.expires, *(one.expires for one in found.references)]
+
+
 def register(broker: Broker, tenant: str, message: ReferenceMessage, who: str) -> list[str]:
     """Take a message for a tenant ("" is the whole broker); the ids that it gave values to.
 
@@ -65,6 +69,8 @@ def register(broker: Broker, tenant: str, message: ReferenceMessage, who: str) -
         raise Malformed(f"reference values: 1 to {MAX_IDS} ids of letters, digits and _.:/+- are wanted")
     if any(len(jcs.canonical(value)) > MAX_VALUE for value in found.values.values()):
         raise Malformed(f"reference values: a value is longer than {MAX_VALUE} bytes")
+    if any(end is not None and not 1970 <= end.year <= 9998 for end in _ends(found)):
+        raise Malformed("reference values: `expires` is a time from 1970 to 9998")
     now, source = broker.clock(), pins.digest(payload)
     facts = {"tenant": tenant or None, "ids": sorted(found.values)[:16], "signer": found.signer, "source": source}
     with broker.store.write() as tx:
@@ -93,7 +99,7 @@ def listing(broker: Broker, tenant: str) -> list[dict[str, Any]]:
 def _read(broker: Broker, tenant: str, kind: str, payload: bytes) -> _Read:
     now = broker.clock()
     if kind in _UNSIGNED:
-        _demand_unsigned(broker, tenant)
+        demand_unsigned(broker, tenant)
         return _Read(dict(_UNSIGNED[kind](payload)), "", now + KEPT, ())
     if kind not in _SIGNED:
         raise Malformed("reference value message: type sample, swid, corim or signed is wanted")
@@ -122,7 +128,8 @@ def _unsigned(broker: Broker, tenant: str) -> bool:
     return tenants.settings(broker, tenant or None).unsigned_references
 
 
-def _demand_unsigned(broker: Broker, tenant: str) -> None:
+def demand_unsigned(broker: Broker, tenant: str) -> None:
+    """`Refused` where the tenant's owner ("" is the broker's) did not allow values that nobody signed."""
     if not _unsigned(broker, tenant):
         raise Refused.because(
             "reference.signature",
