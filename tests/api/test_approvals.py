@@ -271,7 +271,19 @@ def test_the_rule_needs_two_owners(service, people):
     assert [f.rule for f in refusal.value.findings] == ["tenant.two_person"]
 
 
-@pytest.mark.parametrize("acts", [["app.list"], ["x"], ["é" * 5], ["a" * 100], ["policy.set"] * 65])
+@pytest.mark.parametrize(
+    "acts",
+    [
+        ["app.list"],
+        ["x"],
+        ["app.platform"],
+        ["policy.sets"],
+        ["approval.approve"],
+        ["é" * 5],
+        ["a" * 100],
+        ["policy.set"] * 65,
+    ],
+)
 def test_acts_that_are_none(service, people, acts):
     got = ask(service, people["zoe"], "POST", "/tenants/other", {"two_person": acts})
     assert got.status == 400

@@ -7,11 +7,12 @@ that its tenant put under the two-person rule is kept (202) instead of carried o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from casemate.api.answers import Endpoint, route
 from casemate.broker import access, approvals, tenants
@@ -112,6 +113,13 @@ def closed(
     endpoint = route(limit, guarded, gate=ask)
     endpoint.access = Lock(act, scope, handle)  # type: ignore[attr-defined] # the test and approvals look for it
     return endpoint
+
+
+def held_acts(routes: Iterable[BaseRoute]) -> set[str]:
+    """Acts that the two-person rule can hold, by the routes that there are."""
+    there = [(one, getattr(one.endpoint, "access", None)) for one in routes if isinstance(one, Route)]
+    changing = {lock.act for one, lock in there if isinstance(lock, Lock) and (one.methods or set()) - {"GET", "HEAD"}}
+    return {act for act in changing if not act.startswith("approval.")}
 
 
 def _held(broker: Broker, request: Request, act: str, body: bytes) -> Response | None:

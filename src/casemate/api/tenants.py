@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from casemate.api.access import closed, of_query, of_tenant, own, whole
+from casemate.api.access import closed, held_acts, of_query, of_tenant, own, whole
 from casemate.api.answers import answer, parsed
 from casemate.broker import access, admins, tenants
 from casemate.broker.oidc import WHOLE
 from casemate.broker.refusals import Missing
 from casemate.drivers.store.accounts import Account
+from casemate.errors import Malformed
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -60,6 +61,8 @@ def _tenants(broker: Broker) -> list[BaseRoute]:
 
     def change(request: Request, body: bytes) -> Response:
         name, asked = request.state.tenant, parsed(body, tenants.Changes, "tenant settings")
+        if asked.two_person is not msgspec.UNSET and not {*_acts(request)}.issuperset(asked.two_person):
+            raise Malformed("two_person: acts that change something are wanted: " + ", ".join(_acts(request)))
         return answer(_tenant(name, tenants.change(broker, name, asked, who=request.state.admin.who)))
 
     return [
@@ -97,6 +100,10 @@ def _admins(broker: Broker) -> list[BaseRoute]:
         Route(f"{BASE}/admins", closed(broker, "admin.set", add, scope=of_query, limit=_LIMIT), methods=["POST"]),
         Route(f"{BASE}/admins", closed(broker, "admin.set", remove, scope=of_admin, limit=0), methods=["DELETE"]),
     ]
+
+
+def _acts(request: Request) -> list[str]:
+    return sorted(act for act in held_acts(request.app.routes) if access.ROLES.get(act) != "auditor")
 
 
 def _tenant(name: str | None, found: tenants.Tenant) -> dict[str, Any]:
