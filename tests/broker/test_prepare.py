@@ -79,8 +79,19 @@ def test_settings_survive_their_own_writing(tmp_path):
     assert made(tmp_path, store=odd, names=["a", "b"]).store == odd
 
 
-def test_a_password_is_not_shown(tmp_path):
-    shown = settings.as_document(made(tmp_path, store="postgresql+pg8000://u:secret@db.example/x"))
+@pytest.mark.parametrize(
+    "store",
+    [
+        "postgresql+pg8000://u:secret@db.example/x",
+        "postgresql+psycopg://db.example/x?user=u&password=secret",
+        "postgresql+psycopg://db.example/x?password=secret&password=more&sslpassword=secret",
+        "postgresql+psycopg://u:a@secret@db.example/x",
+        "postgresql+psycopg://u:secret@db.example:port/x",
+        "no URL at all: secret",
+    ],
+)
+def test_a_password_is_not_shown(tmp_path, store):
+    shown = settings.as_document(made(tmp_path, store=store))
     assert "secret" not in str(shown)
 
 

@@ -135,9 +135,23 @@ def load(folder: Path, *, strict: bool = False) -> Settings:
 
 
 def as_document(settings: Settings) -> dict[str, object]:
-    """Every setting, defaults too, as plain data. A password in the store's URL is left out."""
+    """Every setting, defaults too, as plain data. The store's URL is without a password and without query values."""
     plain: dict[str, object] = msgspec.to_builtins(settings, enc_hook=str)
-    return {**plain, "store": re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", settings.store_url)}
+    return {**plain, "store": _shown(settings.store_url)}
+
+
+def _shown(store: str) -> str:
+    """A store's URL as anybody may see it; one that cannot be read is not shown at all."""
+    from sqlalchemy import exc, make_url  # slow to load, and asked for by `serve --check` alone
+
+    try:
+        url = make_url(store)
+    except (exc.ArgumentError, ValueError):
+        return "***"
+    if "@" in (url.host or ""):  # a password that was not escaped
+        return "***"
+    hidden = url.set(query=dict.fromkeys(url.query, "hidden"))
+    return hidden.render_as_string(hide_password=True)
 
 
 def as_toml(document: dict[str, object]) -> str:
