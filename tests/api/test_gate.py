@@ -9,6 +9,7 @@ import pytest
 
 from casemate.api import peers
 from casemate.api.rates import MAX_PEERS, Buckets, Flight, exempt
+from casemate.drivers.store import record
 from casemate.testing import broker as brokers
 from casemate.testing.broker import Guest, rules
 
@@ -76,6 +77,28 @@ def test_guessing_is_as_slow_as_asking(fresh):
     got = [fresh.call("GET", "/casemate/v0/admin/apps", Authorization="Bearer x.y.z").status for _ in range(7)]
     assert got[:5] == [401] * 5
     assert 429 in got[5:]
+
+
+@pytest.mark.parametrize(
+    "shown", [{"Authorization": "x"}, {"Authorization": "Bearer x.y.z"}, {"Cookie": "kbs-session-id=x"}]
+)
+def test_what_merely_looks_like_credentials_is_charged(fresh, shown):
+    asked = {"version": "0.4.0", "tee": "nothing", "extra-params": ""}
+    for method, path, body in (("POST", "/kbs/v0/auth", asked), ("GET", "/casemate/v0/info", None)):
+        next(m.kwargs["gate"] for m in fresh.app.user_middleware if "gate" in m.kwargs).buckets._left.clear()
+        got = [fresh.call(method, path, body, **shown).status for _ in range(6)]
+        assert 429 not in got[:5]
+        assert got[5] == 429
+
+
+def test_refusals_of_strangers_leave_no_row(service):
+    with service.broker.store.read() as tx:
+        before = record.decisions(tx, 1000)
+    for _ in range(3):
+        got = service.call("POST", "/kbs/v0/auth", {"version": "0.4.0", "tee": "sample", "extra-params": ""})
+        assert got.json()["reasons"], got.body
+    with service.broker.store.read() as tx:
+        assert record.decisions(tx, 1000) == before
 
 
 def test_a_guest_with_a_session_is_served_beside_strangers(fresh):

@@ -91,7 +91,7 @@ class Journal:
             if not passing.credentials:
                 gate.buckets.take(passing.who)
             else:  # before the answer leaves, so that the next guess finds it
-                passing.wrong = lambda: gate.buckets.take(passing.who)
+                passing.charge = lambda: gate.buckets.take(passing.who)
         full = gate.flight.begin(passing.who)
         if full:
             gate.metrics.limited(full)
@@ -103,7 +103,9 @@ class Journal:
 
     def _note(self, passing: _Passing) -> None:
         scope, spent = passing.scope, time.monotonic() - passing.begun
-        fields: dict[str, Any] = {"method": scope["method"], "path": passing.path[:512], "status": passing.status}
+        served = scope.get("app")  # a path may hold the id of a receipt or a lease: the log names the route alone
+        template = served.state.templates.get(scope.get("endpoint"), "") if served else ""
+        fields: dict[str, Any] = {"method": scope["method"], "path": template or "-", "status": passing.status}
         fields["ms"] = round(spent * 1000, 1)
         rules = scope.get(RULES, [])
         if rules:
@@ -114,10 +116,9 @@ class Journal:
         if passing.counted:
             self.gate.metrics.active.dec()
         if passing.path != "/metrics":  # as Trustee does: watching is not what is watched
-            served = scope.get("app")
             self.gate.metrics.answered(
                 Answered(
-                    route=served.state.templates.get(scope.get("endpoint"), "") if served else "",
+                    route=template,
                     method=scope["method"],
                     path=passing.path,
                     status=passing.status,
@@ -137,7 +138,7 @@ class _Passing:
         self.scope, self._receive, self._send = scope, receive, send
         headers = scope["headers"]
         self.notes: dict[str, str] = {}
-        self.wrong: Callable[[], None] = lambda: None  # what its credentials cost if they are no good
+        self.charge: Callable[[], None] = lambda: None  # what it costs if its credentials opened nothing
         self.begun, self.status, self.sent, self.got, self.counted = time.monotonic(), 0, 0, 0, False
         self.path: str = scope["path"]
         self.id = logs.request_id(headers)
@@ -149,6 +150,11 @@ class _Passing:
             name == b"authorization" or (name == b"cookie" and _COOKIE in value) for name, value in headers
         )
 
+    def _opened(self) -> bool:
+        """Whether somebody was recognised: an admin (`broker.access`) or a guest's session (`api.kbs`)."""
+        state = self.scope.get("state") or {}
+        return self.status != 401 and ("admin" in state or "session" in state)
+
     async def receive(self) -> Message:
         """The next piece of the body."""
         message = await self._receive()
@@ -159,8 +165,8 @@ class _Passing:
         """The next piece of the answer; the head gets the request's id."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.status == 401:
-                self.wrong()
+            if not self._opened():
+                self.charge()
             message["headers"] = [*message["headers"], (logs.HEADER.lower().encode(), self.id.encode())]
         else:
             self.sent += len(message.get("body", b""))

@@ -32,7 +32,8 @@ _VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"')
 def session(broker: Broker, request: Request) -> Session:
     """The attested session of a request: the cookie's first (as the peers do), else the bearer token's."""
     with journal.counted(broker, "session"):
-        return _session(broker, request)
+        request.state.session = _session(broker, request)  # `api.gate` looks whether there is one
+        return request.state.session
 
 
 def _session(broker: Broker, request: Request) -> Session:
@@ -66,10 +67,12 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def attest(request: Request, body: bytes) -> Response:
         if (token := again.token(broker, cookie := request.cookies.get(COOKIE, ""))) is not None:
+            request.state.session = True
             return _with_cookie(answer({"token": token}), cookie, broker.settings.token_seconds)
         said = parsed(body, Attestation, "attestation")
         renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
         admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said, renews)
+        request.state.session = True  # one that begins now: see `api.gate`
         held = {LEASE_ID_HEADER: admitted.lease, LEASE_HEADER: str(admitted.lease_seconds)} if admitted.lease else {}
         response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt, **held})
         return _with_cookie(response, admitted.cookie, broker.settings.token_seconds)

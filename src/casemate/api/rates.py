@@ -3,8 +3,8 @@
 A token bucket a peer for those who have not shown who they are, and a bound on requests under way for everybody.
 
 Rules
-1. A request without credentials costs its peer one token. One with credentials costs nothing, unless they turn out to
-   be wrong (401): that costs one, so guessing is as slow as asking.
+1. A request costs its peer one token, unless its credentials opened a session or proved an admin for this very
+   request: what merely looks like credentials costs what none cost, so guessing is as slow as asking.
 2. A peer without a token left is told 429 and when to come back, before anything is read or computed for him.
 3. One peer gets a share of all requests in flight (`casemate.api.peers`); beyond it 429, beyond the whole 503.
 4. The table of peers is bounded; who was not seen for longest is forgotten first.

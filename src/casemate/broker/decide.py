@@ -46,7 +46,7 @@ class Admitted:
 
 def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
     """Step 4: a fresh nonce, bound to this broker's key so that it can't be passed on as another broker's."""
-    with journal.refusals(broker, "auth", tee=asked.tee[:32]):
+    with journal.counted(broker, "auth"):
         tee = hearing.admissible(broker, asked)
         challenge, extra = questions.question(broker, tee, asked, salt)
     return Asked(challenge.nonce, salt, broker.cookies.seal(challenge), extra)

@@ -118,17 +118,6 @@ def failures(broker: Broker, act: str, now: datetime, *, spends: record.Ticket, 
 
 
 @contextmanager
-def refusals(broker: Broker, act: str, *, tee: str) -> Iterator[None]:
-    """Record a refusal of somebody who has shown no evidence, and let it pass on."""
-    try:
-        yield
-    except Refused as error:
-        broker.log.record(Decision(record.row(broker.clock(), act, error.findings, genuine=False, tee=tee), None))
-        broker.log.count(act, _first(error.findings))
-        raise
-
-
-@contextmanager
 def counted(broker: Broker, act: str) -> Iterator[None]:
     """Count a refusal of somebody who has not even a session; nothing else is kept of it."""
     try:
