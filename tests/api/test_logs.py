@@ -64,9 +64,13 @@ def walk(made):
     made.call("POST", "/kbs/v0/auth", {"version": SECRET.decode(), "tee": "tpm"})
     made.call("POST", f"/kbs/v0/resource/{app.path}?app={app.app_id}", SECRET * 3, Authorization=f"Bearer {token}")
     made.call("POST", "/kbs/v0/attest", {"runtime-data": SECRET.decode()}, Cookie=asked)
+    receipt = "0123456789abcdef" * 2
+    made.call("GET", f"/casemate/v0/receipts/{receipt}")
+    made.call("GET", f"/casemate/v0/receipts/{receipt}/x")
     made.call("GET", "/casemate/v0/info", **{"X-Request-Id": "mine-1"})
     return {
         "value": SECRET,
+        "receipt": receipt.encode(),
         "admin's token": token.encode(),
         "guest's token": guest.token.encode(),
         "challenge": asked.encode(),
@@ -100,6 +104,14 @@ def test_lines_are_json_with_the_requests_id(ran):
     assert any(line["request_id"] == "mine-1" and line["path"] == "/casemate/v0/info" for line in asked)
     assert all({"time", "level", "logger", "message", "method", "path", "status", "ms"} <= set(line) for line in asked)
     assert not any("?" in line["path"] for line in asked)
+
+
+def test_a_line_names_the_route_and_no_id_in_it(ran):
+    text, secrets = ran
+    assert secrets["receipt"].decode() not in text
+    asked = [json.loads(line) for line in text.splitlines() if '"request"' in line]
+    assert any(line["path"] == "/casemate/v0/receipts/{id}" for line in asked)
+    assert any(line["path"] == "-" and line["status"] == 404 for line in asked)
 
 
 def test_refusals_say_their_rules(ran):

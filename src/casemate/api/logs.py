@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, with the id of the request that it belongs to.
 
-A line holds what our code says of a request (method, path, status, rules), never a query, a header, a body or the text
-of an error that nobody foresaw.
+A line holds what our code says of a request (method, the route's template, status, rules), never what stands in a path,
+a query, a header or a body, or the text of an error that nobody foresaw.
 """
 
 from __future__ import annotations
