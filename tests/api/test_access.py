@@ -393,7 +393,21 @@ def test_a_tenants_owner_makes_admins_of_its_own_alone(service, acme):
 
 def test_reference_values_are_of_a_tenant_or_of_all(service, acme, umbrella):
     body = {"name": "own", "tee": "tpm", "values": {"pcr4": "ab"}}
+    got = ask(service, of_key(acme.key), "POST", "/reference-values", body)
+    assert (got.status, rules(got)) == (403, ["reference.signature"])  # this tenant takes signed ones alone
+    assert ask(service, of_key(acme.key), "POST", "/tenants/acme", {"unsigned_references": True}).status == 200
     assert ask(service, of_key(acme.key), "POST", "/reference-values", body).status == 200
+    operator = fakes.new_key("EdDSA")
+    made = {"name": "op", "role": "operator", "key": fakes.public_pem(operator)}
+    assert ask(service, of_key(acme.key), "POST", "/admins", made).status == 200
+    got = ask(service, of_key(operator), "POST", "/reference-values", body)
+    assert (got.status, rules(got)) == (403, ["reference.signature"])
+    (own,) = [
+        r
+        for r in ask(service, of_key(acme.key), path="/reference-values").json()["reference_values"]
+        if r["name"] == "own"
+    ]
+    assert own["expires"]
     assert ask(service, of_key(acme.key), "POST", "/reference-values?tenant=*", body).status == 403
 
     def names(key):

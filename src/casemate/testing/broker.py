@@ -30,6 +30,7 @@ from casemate.broker import prepare
 from casemate.broker.assemble import Broker, assemble
 from casemate.crypto import jwe, jwk
 from casemate.drivers import brokerclient, http
+from casemate.drivers.store import accounts
 from casemate.schema import manifest as manifests
 from casemate.schema.reference import ReferenceValues
 from casemate.schema.request import Request
@@ -129,6 +130,9 @@ def start(folder: Path, **options: Any) -> Service:
     clock = Clock()
     settings = prepare.prepare(folder, folder / "admin.key", port=_free_port(), **{"threads": 4, **options})
     broker = assemble(settings, clock=clock)
+    with broker.store.write() as tx:  # no act of an admin, so that a test's log begins with its own
+        if accounts.tenant(tx, None) is None:
+            accounts.set_tenant(tx, None, '{"unsigned_references":true}', clock())
     running = server.server(broker)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

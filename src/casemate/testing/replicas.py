@@ -159,6 +159,7 @@ def crowd(port: int, replica: Replica, *, guests: int = 6) -> Crowd:
     admin = Admin(f"https://127.0.0.1:{port}", replica.pin, replica.folder / prepare.ADMIN_KEY)
     admin.add_anchor(vendor.anchor)
     plain = FakeTpm(vendor=vendor).measurement.values
+    admin.call("POST", "/tenants/*", {"unsigned_references": True})
     admin.add_reference(ReferenceValues(name="plain", tee="tpm", values=plain))
     admin.add_reference(ReferenceValues(name="sample", tee="sample", values={"launch_digest": "abcde"}))
     app, path = str(admin.found("demo", "web", ("development",))["app_id"]), "crowd/key/1"
