@@ -55,3 +55,16 @@ def test_its_caution_must_be_accepted_too(tmp_path):
         assert rules(Guest(half, app.manifest, tee="sample").handshake()) == ["sample.proof"]
     finally:
         half.stop()
+
+
+def test_a_guest_is_told_rules_and_hints_and_an_admin_everything(tmp_path):
+    made = brokers.start(tmp_path, guest_reasons="short")
+    try:
+        got = Guest(made, tee="sample").auth()
+        (reason,) = got.json()["reasons"]
+        assert (reason["rule"], reason["expected"], reason["found"]) == ("tee.sample", "", "")
+        assert reason["hint"]
+        assert len(got.json()["request"]) == 12
+        assert "evidence that proves" not in got.body.decode()
+    finally:
+        made.stop()

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from casemate.api import peers, strict
 from casemate.broker.refusals import Conflicting, Missing, NoPath, Unauthenticated
-from casemate.errors import CasemateError, Malformed, Refused, Unavailable, Unusable
+from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
 
 RECEIPT_HEADER = "Casemate-Receipt"
@@ -148,7 +148,8 @@ def failure(error: CasemateError, request: Request) -> JSONResponse:
     for kind, status, name in _BY_MEANING:
         if isinstance(error, kind):
             rule = error.findings[0].rule if isinstance(error, Refused) and error.findings else ""
-            return _error(*strict.named(request, status, _BY_RULE.get(rule, name)), error)
+            named = strict.named(request, status, _BY_RULE.get(rule, name))
+            return _short_of(request, *named, error) or _error(*named, error)
     return _error(500, "Internal", CasemateError("internal error"))
 
 
@@ -215,6 +216,24 @@ async def _drain(request: Request) -> None:
                 read += len(chunk)
                 if read > _DRAIN_BYTES:
                     return
+
+
+def _short_of(request: Request, status: int, name: str, error: CasemateError) -> JSONResponse | None:
+    """A refusal as guests and strangers are told it: rules, hints and a number that the log has; None for admins."""
+    admin = getattr(request.state, "admin", None) is not None
+    if not isinstance(error, Refused) or admin or getattr(request.app.state, "full_reasons", False):
+        return None
+    number, failed = uuid.uuid4().hex[:12], [finding for finding in error.findings if not finding.ok]
+    fields = {"request": number, "path": request.url.path[:512], "reasons": [one.as_json() for one in failed][:24]}
+    _LOG.info("refused", extra={"fields": fields})
+    told = Refused([Finding(one.rule, "", "", one.hint) for one in failed], _plain(failed))
+    answer = _error(status, name, told)
+    document = {**json.loads(bytes(answer.body)), "request": number}
+    return JSONResponse(document, status)
+
+
+def _plain(failed: list[Finding]) -> str:
+    return "refused: " + ", ".join(one.rule for one in failed)
 
 
 def _error(status: int, name: str, error: CasemateError) -> JSONResponse:

@@ -71,6 +71,7 @@ def app(broker: Broker) -> Starlette:
     made.state.trials = trials.Turns()
     made.state.metrics = metrics
     made.state.strict = broker.settings.strict_trustee
+    made.state.full_reasons = broker.settings.guest_reasons == "full"
     made.state.templates = {route.endpoint: route.path for route in made.routes if isinstance(route, Route)}
     broker.meter.attach(metrics)
     return made

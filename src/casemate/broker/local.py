@@ -30,7 +30,8 @@ def start(home: Path) -> Local:
     folder, admin_key = home / FOLDER, home / prepare.ADMIN_KEY
     port = {} if (folder / FILE).exists() else {"port": daemons.free_port()}
     names = ("localhost", "127.0.0.1", GUEST_HOST)
-    settings = prepare.prepare(folder, admin_key, **port, **({"names": names, "console": True} if port else {}))
+    chosen = {"names": names, "console": True, "guest_reasons": "full"} if port else {}
+    settings = prepare.prepare(folder, admin_key, **port, **chosen)
     url, pin = f"https://127.0.0.1:{settings.port}", prepare.pin(folder)
     argv = [sys.executable, "-m", "casemate", "serve", "--home", str(folder), "--log", str(folder / "broker.log")]
     running = daemons.ensure(folder, argv, lambda: answers(url, pin), name="broker")

@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     its own evidence.
     `/metrics` is open unless `metrics_open` is false (then: an auditor's); `metrics_paths` says which part of a
     resource's path they show. `console` serves pages for admins at `/console`.
+    `guest_reasons` is what refused guests and strangers are told: `short` names rules, hints and the request, `full`
+    says what was expected and found too, which the decisions and the broker's own log tell admins in any case.
     """
 
     folder: Path
@@ -90,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_paths: Literal["none", "repo", "full"] = "none"
     drain_seconds: Annotated[int, Meta(ge=0, le=600)] = 10
     console: bool = False
+    guest_reasons: Literal["short", "full"] = "short"
 
     @property
     def checkpoint_file(self) -> Path:
