@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from casemate.drivers.store.known import View
     from casemate.schema.app import AppStatement
     from casemate.schema.kbs import Attestation, AuthRequest
+    from casemate.schema.reference import ReferenceValues
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,8 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
         known = broker.store.known.at(tx)
         statement = _statement(known, tx, manifest.app) if manifest else None
         base = policies.basis(broker, tx, statement.founding.tenant if statement else "", now, known)
-        tee, tenant = claims.tee, base.tenant or None
-        references = known.get(("references", tee, tenant), lambda: registry.references(tx, tee, tenant))
+        references = _references(known, tx, claims.tee, base.tenant or None)
         leased = leases.seen(tx, statement.app_id if statement else None, renews, now)
-
     lap("consult")
     decision = appraise.appraise(  # 9
         claims,
@@ -120,6 +119,11 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
     token = broker.signer.token(session, shaped.submods, now)
     lap("token")
     return Admitted(token, broker.cookies.seal(session), receipt, lease.id, leases.left(session, now))
+
+
+def _references(known: View, tx: Connection, tee: str, tenant: str | None) -> tuple[ReferenceValues, ...]:
+    """The reference values of a TEE that the broker and the tenant have."""
+    return known.get(("references", tee, tenant), lambda: registry.references(tx, tee, tenant))
 
 
 def _statement(known: View, tx: Connection, app_id: str) -> AppStatement | None:

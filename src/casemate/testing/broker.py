@@ -128,7 +128,8 @@ class Service:
 def start(folder: Path, **options: Any) -> Service:
     """A broker on the keys and the store in `folder`, which are made when absent."""
     clock = Clock()
-    settings = prepare.prepare(folder, folder / "admin.key", port=_free_port(), **{"threads": 4, "guest_reasons": "full", **options})
+    given = {"threads": 4, "guest_reasons": "full", **options}
+    settings = prepare.prepare(folder, folder / "admin.key", port=_free_port(), **given)
     broker = assemble(settings, clock=clock)
     with broker.store.write() as tx:  # no act of an admin, so that a test's log begins with its own
         if accounts.tenant(tx, None) is None:
