@@ -32,8 +32,9 @@ _VERSION = re.compile(r'(?:W/)?"([0-9]{1,9})"')
 def session(broker: Broker, request: Request) -> Session:
     """The attested session of a request: the cookie's first (as the peers do), else the bearer token's."""
     with journal.counted(broker, "session"):
-        request.state.session = _session(broker, request)  # `api.gate` looks whether there is one
-        return request.state.session
+        found = _session(broker, request)
+    request.state.session = found  # `api.gate` looks whether there is one
+    return found
 
 
 def _session(broker: Broker, request: Request) -> Session:

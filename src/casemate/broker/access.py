@@ -185,7 +185,7 @@ def identify(broker: Broker, request: Caller) -> Admin:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     certificate = getattr(request.state, "client_certificate", None)
     if scheme.lower() == "bearer" and token.strip():
-        found = identities.by_token(broker, token.strip())
+        found = identities.by_token(broker, token.strip(), console=getattr(request, "console", False))
     elif isinstance(certificate, bytes):
         _demand_same_site(request)
         found = identities.by_certificate(broker, certificate)

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 AUDIENCE = "KBS"
 ADMIN = "admin"  # the role that tokens of the key of `init` name, as CoCo's do: owner of the whole broker
 INIT = "init#admin"
+CONSOLE = "casemate-console"  # the audience of a token that only signs in at the console, and may live longer
 MAX_LIFETIME = 300
+MAX_CONSOLE = 3600
 SKEW = 60
 _MAX_AUTHORITIES = 64
 _LOG = logging.getLogger("casemate.access")
@@ -99,13 +101,16 @@ def authorities(path: Path) -> dict[str, x509.Certificate]:
     return {pins.digest(one.public_bytes(serialization.Encoding.DER)): one for one in found}
 
 
-def by_token(broker: Broker, token: str) -> Admin:
-    """The admin of a token; `Unauthenticated` (`admin.token`), `Refused` (`admin.*`), or `Unavailable`."""
+def by_token(broker: Broker, token: str, *, console: bool = False) -> Admin:
+    """The admin of a token; `Unauthenticated` (`admin.token`), `Refused` (`admin.*`), or `Unavailable`.
+
+    With `console` one for the console's login will do too.
+    """
     try:
         said = jws.parse(token)
         issuer = said.claims.get("iss")
         named = broker.access.issuers.get(issuer) if isinstance(issuer, str) else None
-        return _of_key(broker, said) if named is None else _of_issuer(broker, said, *named)
+        return _of_key(broker, said, console) if named is None else _of_issuer(broker, said, *named)
     except Malformed as error:
         _LOG.info("token refused", extra={"fields": {"rule": "admin.token", "why": str(error)[:200]}})
         raise nobody("another one") from None
@@ -145,10 +150,12 @@ def nobody(found: str) -> Unauthenticated:
     )
 
 
-def _of_key(broker: Broker, said: jws.Token) -> Admin:
+def _of_key(broker: Broker, said: jws.Token, console: bool) -> Admin:
+    longer = console and said.claims.get("aud") in (CONSOLE, [CONSOLE])
+    audience, longest = (CONSOLE, MAX_CONSOLE) if longer else (AUDIENCE, MAX_LIFETIME)
     if said.kid is None or said.kid == broker.access.first_kid:
         _demand(said, (broker.access.first_key,))
-        _current(broker, said.claims, AUDIENCE, MAX_LIFETIME)
+        _current(broker, said.claims, audience, longest)
         if said.claims.get("role") != ADMIN:
             raise Refused.because("admin.role", expected=ADMIN, found="another role", hint="ask an admin")
         return Admin(INIT, "owner")
@@ -157,7 +164,7 @@ def _of_key(broker: Broker, said: jws.Token) -> Admin:
     if found is None:
         raise Malformed("nobody has that key")
     _demand(said, (jws.of(serialization.load_pem_public_key(found.credential.encode())),))
-    _current(broker, said.claims, AUDIENCE, MAX_LIFETIME)
+    _current(broker, said.claims, audience, longest)
     return _recorded(found)
 
 

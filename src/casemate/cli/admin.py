@@ -77,10 +77,13 @@ def whoami(as_json: bool) -> None:
 
 @admin.command()
 @click.option("--seconds", type=click.IntRange(10, 300), default=120, show_default=True, help="How long it lives.")
+@click.option("--minutes", type=click.IntRange(1, 60), help="One that only signs in at the console, for so long.")
 @output.json_option
-def token(seconds: int, as_json: bool) -> None:
+def token(seconds: int, minutes: int | None, as_json: bool) -> None:
     """Print a short-lived token of your key, for `curl -H "Authorization: Bearer $(casemate admin token)"`."""
     from casemate.drivers import brokerclient, paths
 
-    made = brokerclient.Admin.local(paths.home()).token(seconds)
+    local = brokerclient.Admin.local(paths.home())
+    seconds = minutes * 60 if minutes else seconds
+    made = local.token(seconds, "casemate-console") if minutes else local.token(seconds)
     output.emit({"token": made, "seconds": seconds}, as_json=as_json, text=lambda: click.echo(made))

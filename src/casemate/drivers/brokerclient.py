@@ -151,10 +151,13 @@ class Admin:
         """Any of the admin's requests; `path` stands below /casemate/v0/admin, `body` is JSON."""
         return self._json(method, path, body)
 
-    def token(self, seconds: int = TOKEN_SECONDS) -> str:
-        """A JWT that proves the admin for a while (EdDSA, RFC 8037, or ES256); the broker believes at most 300 s."""
+    def token(self, seconds: int = TOKEN_SECONDS, audience: str = "KBS") -> str:
+        """A JWT that proves the admin for a while (EdDSA, RFC 8037, or ES256); the broker believes at most 300 s.
+
+        One for the audience `casemate-console` signs in at the console alone, for which 3600 s are believed.
+        """
         now, public = int(time.time()), self._key.public_key()
-        claims = {"sub": "admin", "role": "admin", "aud": ["KBS"], "iat": now, "exp": now + seconds}
+        claims = {"sub": "admin", "role": "admin", "aud": [audience], "iat": now, "exp": now + seconds}
         header = {"alg": jws.of(public).algorithm, "typ": "JWT", "kid": jws.thumbprint(public)}
         signed = f"{_packed(header)}.{_packed(claims)}"
         return f"{signed}.{b64u(signatures.sign_jose(self._key, signed.encode()))}"

@@ -18,7 +18,7 @@ PAGES = ("/apps", "/decisions", "/trust", "/log", "/simulate")
 @pytest.fixture
 def first(service):
     made = Person(service)
-    assert made.enter(service.admin.token()) == 303
+    assert made.enter(service.admin.token(3600, "casemate-console")) == 303
     return made
 
 
@@ -32,7 +32,7 @@ def test_without_the_setting_there_is_no_console(tmp_path):
 
 
 def test_the_cookie_is_kept_from_all_but_this_host(service, person):
-    status, headers, _ = person.ask("POST", "/login", {"token": service.admin.token()})
+    status, headers, _ = person.ask("POST", "/login", {"token": service.admin.token(3600, "casemate-console")})
     assert status == 303
     cookie = headers["set-cookie"]
     for part in ("__Host-", "HttpOnly", "Secure", "SameSite=strict", "Max-Age=900", "Path=/"):
@@ -90,6 +90,26 @@ def test_a_sign_in_ends_after_fifteen_minutes(service, first):
         assert first.ask("GET", "/apps")[0] == 303
     finally:
         service.clock.shift = timedelta()
+
+
+def test_a_sign_in_ends_with_its_token(service, person):
+    ann = admin_of(service, "acme", "auditor", "brief")
+    for shown in (service.admin.token(120), token(ann.key, 120)):
+        assert person.enter(shown) == 303
+        assert person.ask("GET", "/apps")[0] == 200
+        try:
+            service.clock.shift = timedelta(seconds=121)
+            assert person.ask("GET", "/apps")[0] == 303
+        finally:
+            service.clock.shift = timedelta()
+
+
+def test_a_token_for_the_console_opens_nothing_else(service, person):
+    shown = service.admin.token(900, "casemate-console")
+    assert person.enter(shown) == 303
+    assert service.call("GET", "/casemate/v0/admin/apps", Authorization=f"Bearer {shown}").status == 401
+    for seconds, audience in ((3700, "casemate-console"), (900, "KBS"), (120, "other")):
+        assert person.enter(service.admin.token(seconds, audience)) == 401
 
 
 def test_a_removed_admin_is_signed_in_no_more(service, person):

@@ -27,6 +27,7 @@ class Shown(NamedTuple):
     headers: dict[str, str]
     state: Any
     method: str
+    console: bool = True  # a token for the console alone will do here
 
 
 def routes(broker: Broker) -> list[BaseRoute]:

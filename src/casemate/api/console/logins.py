@@ -1,4 +1,6 @@
-"""Who is signed in at the console: a sealed cookie for 15 minutes, bound to the record of the admin who proved itself.
+"""Who is signed in at the console: a sealed cookie, bound to the record of the admin who proved itself.
+
+It lives for 15 minutes at most, and no longer than the token that was shown for it.
 
 Rules
 1. The cookie says who came, and by which key, certificate or subject. Role and tenant are read anew at each request:
@@ -56,8 +58,8 @@ def made(broker: Broker, admin: Admin, token: str, now: datetime) -> Login:
     ends, known_by = now.timestamp() + SECONDS, found.known_by if found else f"token:{admin.who}"
     if admin.who == identities.INIT:
         known_by = _first(broker)
-    elif token and known_by.startswith("token:"):
-        ends = min(ends, float(jws.parse(token).claims["exp"]))  # an issuer's word lives as long as the issuer said
+    if token:
+        ends = min(ends, float(jws.parse(token).claims["exp"]))  # no sign-in outlives what was shown for it
     return Login(who=admin.who, known_by=known_by, role=admin.role, tenant=admin.tenant, expires=ends,
                  claimed=found is None and admin.who != identities.INIT, csrf=os.urandom(16).hex())  # fmt: skip
 
@@ -105,7 +107,7 @@ def demand_form(login: Login, sent: str) -> None:
 def over() -> Unauthenticated:
     """Nobody is signed in (any more)."""
     return Unauthenticated.because(
-        "console.login", expected="a current sign-in", found="none", hint="sign in: casemate admin token"
+        "console.login", expected="a current sign-in", found="none", hint="sign in: casemate admin token --minutes 15"
     )
 
 
