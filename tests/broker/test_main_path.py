@@ -362,10 +362,10 @@ def test_reading_without_a_session_and_after_its_time(service):
 
 
 def test_sample_evidence_is_refused(service):
+    before = service.admin.decisions(1)
     got = Guest(service, tee="sample").auth()
     assert (got.status, rules(got)) == (403, ["tee.sample"])
-    logged = service.admin.decisions(1)[0]
-    assert (logged["act"], logged["allowed"]) == ("auth", False)
+    assert service.admin.decisions(1) == before  # who has shown nothing is only counted
 
 
 def test_a_stolen_token_gives_what_only_the_attested_key_opens(service):
