@@ -60,7 +60,7 @@ class Maker:
 
     def message(self, nonce: str, key: dict[str, Any]) -> bytes:
         """The body of `/attest` for this nonce and this guest's key."""
-        runtime = {"nonce": nonce, "tee-pubkey": key}
+        runtime: dict[str, Any] = {"nonce": nonce, "tee-pubkey": key}
         bound = rfc8785.dumps({"additional-evidence": "", **runtime})
         data = hashlib.sha384(bound).digest().ljust(64, b"\0")
         body = self._signed[:_REPORT_DATA] + data + self._signed[_REPORT_DATA + 64 :]
