@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.interop.conftest import allow_unsigned, client
 
-from casemate.drivers.store import rvps
+from casemate.drivers.store import accounts, rvps
 from casemate.errors import Malformed
 from casemate.policy.references import swid
 from casemate.testing import broker as brokers
@@ -67,6 +67,8 @@ def test_strict_trustee_says_401_for_an_absent_value(strict):
 def test_unsigned_values_count_only_where_the_tenant_allows_them(tmp_path):
     made = brokers.start(tmp_path)
     try:
+        with made.broker.store.write() as tx:  # the broker for tests allows them for all
+            accounts.set_tenant(tx, None, "{}", made.broker.clock())
         allow_unsigned(made, "lab")
         refused = register(made, "sample", {"x": 1})
         assert (refused.status, refused.json()["reasons"][0]["rule"]) == (403, "reference.signature")
