@@ -117,7 +117,8 @@ def _place(
     if document is not None:
         documents.append((file.name, document))
         return
-    inner = decoded(content) if wrapped else None
+    armoured = content.lstrip().startswith(b"-----BEGIN ")  # its dashes and letters may pass for base64
+    inner = decoded(content) if wrapped and not armoured else None
     if inner:
         _place(File(file.name, inner), papers, documents, blobs, wrapped - 1)
     else:

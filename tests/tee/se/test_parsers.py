@@ -168,6 +168,11 @@ def test_files_are_told_by_what_they_hold():
     assert [name for name, _ in both.also] == ["more"]
 
 
+def test_armour_is_never_taken_for_base64():
+    text = b"-----BEGIN PRIVATE KEY-----\n" + b"MIIE" * 400 + b"\n-----END PRIVATE KEY-----\n"
+    assert sort([File("rsa", text)]).blobs == (File("rsa", text),)
+
+
 def test_a_request_beside_the_answer_is_not_believed_for_an_rsa_key():
     """Anybody seals keys of his own to the public key and writes request and answer."""
     private = pki.rsa2048().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
