@@ -5,25 +5,11 @@ import time
 
 import pytest
 from examples.demo import steps
-from examples.demo.story import Story, casemate
+from examples.demo.story import casemate
 
 from casemate.drivers.secretsclient import Secrets
 
 pytestmark = [pytest.mark.vm, pytest.mark.tools, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def stage(tmp_path, monkeypatch):
-    """A trust domain of its own, taken down at the end."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("CASEMATE_HOME", str(home))
-    work = tmp_path / "work"
-    work.mkdir()
-    made = steps.Stage(Story(home), work)
-    yield made
-    for name in made.workloads:
-        casemate("rm", name, "--force", "--volumes", may_fail=True)
-    casemate("down", may_fail=True)
 
 
 def leases(admin, stage, state):
