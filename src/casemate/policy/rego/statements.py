@@ -107,10 +107,10 @@ class Reader:
     def _is(test: Callable[[Any], bool], source: Operand) -> Step:
         return lambda frame: None if test(source(frame)) else STOP
 
-    def _NopStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802 - named as the statement
+    def _NopStmt(self, s: dict[str, Any]) -> Step: - named as the statement
         return lambda frame: None
 
-    def _AssignVarStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _AssignVarStmt(self, s: dict[str, Any]) -> Step:
         source, target = self.operand(s["source"]), s["target"]
 
         def step(frame: Frame) -> None:
@@ -118,7 +118,7 @@ class Reader:
 
         return step
 
-    def _AssignVarOnceStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _AssignVarOnceStmt(self, s: dict[str, Any]) -> Step:
         source, target = self.operand(s["source"]), s["target"]
         name, row = self._name if target == self._result else "", self._row + 1
 
@@ -132,36 +132,36 @@ class Reader:
 
         return step
 
-    def _AssignIntStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _AssignIntStmt(self, s: dict[str, Any]) -> Step:
         value, target = int(s["value"]), s["target"]
         return self._make(lambda: value, target)
 
     _MakeNumberIntStmt = _AssignIntStmt
 
-    def _MakeNumberRefStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _MakeNumberRefStmt(self, s: dict[str, Any]) -> Step:
         number = builtins.number(self.names.numbers[s["index"]])
         return self._make(lambda: number, s["target"])
 
-    def _ResetLocalStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ResetLocalStmt(self, s: dict[str, Any]) -> Step:
         return self._make(lambda: NONE, s["target"])
 
-    def _IsDefinedStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _IsDefinedStmt(self, s: dict[str, Any]) -> Step:
         place = s["source"]
         return lambda frame: STOP if frame[place] is NONE else None
 
-    def _IsUndefinedStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _IsUndefinedStmt(self, s: dict[str, Any]) -> Step:
         place = s["source"]
         return lambda frame: None if frame[place] is NONE else STOP
 
-    def _EqualStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _EqualStmt(self, s: dict[str, Any]) -> Step:
         left, right = self.operand(s["a"]), self.operand(s["b"])
         return lambda frame: None if equal(left(frame), right(frame)) else STOP
 
-    def _NotEqualStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _NotEqualStmt(self, s: dict[str, Any]) -> Step:
         left, right = self.operand(s["a"]), self.operand(s["b"])
         return lambda frame: STOP if equal(left(frame), right(frame)) else None
 
-    def _DotStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _DotStmt(self, s: dict[str, Any]) -> Step:
         source, key, target = self.operand(s["source"]), self.operand(s["key"]), s["target"]
 
         def step(frame: Frame) -> None:
@@ -169,7 +169,7 @@ class Reader:
 
         return step
 
-    def _LenStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _LenStmt(self, s: dict[str, Any]) -> Step:
         source, target = self.operand(s["source"]), s["target"]
 
         def step(frame: Frame) -> None:
@@ -177,15 +177,15 @@ class Reader:
 
         return step
 
-    def _ArrayAppendStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ArrayAppendStmt(self, s: dict[str, Any]) -> Step:
         array, value = self.operand(s["array"]), self.operand(s["value"])
         return lambda frame: array(frame).append(value(frame))
 
-    def _SetAddStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _SetAddStmt(self, s: dict[str, Any]) -> Step:
         held, value = self.operand(s["set"]), self.operand(s["value"])
         return lambda frame: held(frame).add(value(frame))
 
-    def _ObjectInsertStmt(self, s: dict[str, Any], once: bool = False) -> Step:  # noqa: N802
+    def _ObjectInsertStmt(self, s: dict[str, Any], once: bool = False) -> Step:
         held, key, value = self.operand(s["object"]), self.operand(s["key"]), self.operand(s["value"])
 
         def step(frame: Frame) -> None:
@@ -197,10 +197,10 @@ class Reader:
 
         return step
 
-    def _ObjectInsertOnceStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ObjectInsertOnceStmt(self, s: dict[str, Any]) -> Step:
         return self._ObjectInsertStmt(s, once=True)
 
-    def _ObjectMergeStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ObjectMergeStmt(self, s: dict[str, Any]) -> Step:
         left, right, target = self.operand(s["a"]), self.operand(s["b"]), s["target"]
 
         def step(frame: Frame) -> None:
@@ -208,13 +208,13 @@ class Reader:
 
         return step
 
-    def _ReturnLocalStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ReturnLocalStmt(self, s: dict[str, Any]) -> Step:
         return lambda frame: RETURN
 
-    def _ResultSetAddStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ResultSetAddStmt(self, s: dict[str, Any]) -> Step:
         return lambda frame: None
 
-    def _BlockStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _BlockStmt(self, s: dict[str, Any]) -> Step:
         blocks = tuple(self.block(block) for block in s["blocks"] or ())
 
         def step(frame: Frame) -> int | None:
@@ -225,11 +225,11 @@ class Reader:
 
         return step
 
-    def _NotStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _NotStmt(self, s: dict[str, Any]) -> Step:
         block = self.block(s["block"])
         return lambda frame: None if block(frame) == STOP else STOP
 
-    def _ScanStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _ScanStmt(self, s: dict[str, Any]) -> Step:
         source, key, value = self.operand(s["source"]), s["key"], s["value"]
         block = self.block(s["block"])
 
@@ -242,7 +242,7 @@ class Reader:
 
         return step
 
-    def _WithStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _WithStmt(self, s: dict[str, Any]) -> Step:
         place, value = s["local"], self.operand(s["value"])
         path = [self.names.strings[index] for index in s["path"] or ()]
         block = self.block(s["block"])
@@ -257,7 +257,7 @@ class Reader:
 
         return step
 
-    def _CallStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _CallStmt(self, s: dict[str, Any]) -> Step:
         name, target = s["func"], s["result"]
         arguments = tuple(self.operand(item) for item in s["args"] or ())
         if name == HOST:
@@ -292,7 +292,7 @@ class Reader:
 
         return step
 
-    def _CallDynamicStmt(self, s: dict[str, Any]) -> Step:  # noqa: N802
+    def _CallDynamicStmt(self, s: dict[str, Any]) -> Step:
         path = tuple(self.operand(item) for item in s["path"] or ())
         arguments = tuple(
             self._local(item) if isinstance(item, int) else self.operand(item) for item in s["args"] or ()
