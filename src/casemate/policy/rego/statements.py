@@ -107,7 +107,7 @@ class Reader:
     def _is(test: Callable[[Any], bool], source: Operand) -> Step:
         return lambda frame: None if test(source(frame)) else STOP
 
-    def _NopStmt(self, s: dict[str, Any]) -> Step: - named as the statement
+    def _NopStmt(self, s: dict[str, Any]) -> Step:
         return lambda frame: None
 
     def _AssignVarStmt(self, s: dict[str, Any]) -> Step:
