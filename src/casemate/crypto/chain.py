@@ -52,7 +52,8 @@ class Certificate:
     """A certificate with the fields that the rules use, read once so that errors surface here.
 
     `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given. `names`
-    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo), `public` that key.
+    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo), `public` that key and
+    `key_fault` why it is too weak, or empty.
     """
 
     cert: x509.Certificate
@@ -67,6 +68,7 @@ class Certificate:
     names: tuple[bytes, bytes]
     validity: tuple[datetime, datetime]
     public: PublicKeyTypes
+    key_fault: str
 
     @property
     def serial(self) -> int:
@@ -124,6 +126,7 @@ def _load(der: bytes) -> Certificate:
         names=(cert.subject.public_bytes(), cert.issuer.public_bytes()),
         validity=(cert.not_valid_before_utc, cert.not_valid_after_utc),
         public=public,
+        key_fault=_key_fault(public),
     )
 
 
@@ -164,7 +167,7 @@ def walk(
         path.findings += _validity(item, now, rule)
         fault = _issuer_fault(item, position) if position else _leaf_fault(item, leaf_usages, leaf_bit)
         path.findings += _usage(item, position, fault, rule)
-    path.not_after = min(item.validity[1] for item in links)
+    path.not_after = min([item.validity[1] for item in links])
     if crls:
         _revocation(links, crls, now, path, rule)
     return path
@@ -242,7 +245,7 @@ def _validity(item: Certificate, now: datetime, rule: str) -> list[Finding]:
 
 def _usage(item: Certificate, position: int, fault: str, rule: str) -> list[Finding]:
     fault = fault or ("an unknown critical extension " + item.unknown_critical[0] if item.unknown_critical else "")
-    fault = fault or _key_fault(item)
+    fault = fault or item.key_fault
     if not fault:
         return []
     role = "a certificate authority" if position else "an end certificate for this use"
@@ -270,8 +273,7 @@ def _issuer_fault(item: Certificate, position: int) -> str:
     return ""
 
 
-def _key_fault(item: Certificate) -> str:
-    key = item.public
+def _key_fault(key: PublicKeyTypes) -> str:
     if isinstance(key, rsa.RSAPublicKey):
         return "" if key.key_size >= 2048 else f"an RSA key of {key.key_size} bits"
     if isinstance(key, ec.EllipticCurvePublicKey):

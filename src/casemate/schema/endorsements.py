@@ -59,4 +59,4 @@ class Endorsements(msgspec.Struct, frozen=True, kw_only=True):
 
     def anchors_for(self, tee: str) -> tuple[Anchor, ...]:
         """The anchors that may vouch for a TEE."""
-        return tuple(anchor for anchor in self.anchors if tee in anchor.tees)
+        return tuple([anchor for anchor in self.anchors if tee in anchor.tees])

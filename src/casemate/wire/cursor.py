@@ -12,7 +12,7 @@ class Cursor:
     """Reads fixed-width integers and byte strings from `data`; `name` appears in errors."""
 
     def __init__(self, data: bytes | memoryview, name: str = "data") -> None:
-        self._data = bytes(data)
+        self._data = data if type(data) is bytes else bytes(data)
         self._size = len(self._data)
         self._name = name
         self.offset = 0

@@ -24,10 +24,10 @@ def b64u(data: bytes) -> str:
 def unb64(text: str, name: str = "value", *, size: int | None = None) -> bytes:
     """Decode standard base64; `size` demands an exact number of bytes."""
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error is one, and so is text beyond ASCII
         raise Malformed(f"{name}: not base64") from error
-    return _sized(data, name, size)
+    return data if size is None else _sized(data, name, size)
 
 
 def unb64u(text: str, name: str = "value", *, size: int | None = None) -> bytes:
@@ -50,7 +50,7 @@ def unhex(text: str, name: str = "value", *, size: int | None = None) -> bytes:
             raise ValueError
     except ValueError as error:
         raise Malformed(f"{name}: not hexadecimal") from error
-    return _sized(data, name, size)
+    return data if size is None else _sized(data, name, size)
 
 
 def _sized(data: bytes, name: str, size: int | None) -> bytes:

@@ -35,6 +35,7 @@ _UNLOGGED = frozenset({10})
 # exempt from replay only because the initdata rule then demands its exact value.
 _ALL = tuple(range(wire.PCR_COUNT))
 _BANKS = ("sha256", "sha384", "sha512", "sha1")
+_ONE_BANK = f"0-23 of one bank: {', '.join(_BANKS)}"
 _BANK_OF = {eventlog.SIZES[bank]: bank for bank in _BANKS}
 GIVEN = f"{NAME}.key"  # documents of that name are AKs (DER) that the relying party gave
 _KNOWN = frozenset(_ALL)
@@ -60,7 +61,7 @@ def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now:
     _initdata(report, bank, digest, rules)
     if rules.failed or attest is None or log is None or voucher is None:
         raise rules.refusal()
-    pcrs = [p.hex() for p in report.pcrs]
+    pcrs = b"".join(report.pcrs).hex(" ", eventlog.SIZES[bank]).split(" ")
     return {
         "tee": NAME,
         "platform_class": voucher.platform_class,
@@ -71,7 +72,7 @@ def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now:
         "init_data": pcrs[INITDATA_PCR],
         "fresh": request.report_data is not None,
         "vouched_by": voucher.name,
-        "values": _values(report, bank, attest, log, voucher),
+        "values": _values(pcrs, report, bank, attest, log, voucher),
         "checks": tuple(rules.checks),
         "cautions": tuple(rules.cautions),
         "valid_until": voucher.not_after,
@@ -94,19 +95,22 @@ def _ak(report: wire.Report, endorsements: Endorsements, now: datetime, rules: R
         name = f"an AK that was given (sha256 {hashlib.sha256(report.ak_public).hexdigest()[:16]}...)"
         rules.check("ak.given", True, "a chain, or a key that the relying party gave", "a key that was given")
         return _Voucher(DEVELOPMENT, name, None, "not checked")
-    path = _path(report, endorsements, now, rules)
+    anchors = endorsements.anchors_for(NAME)
+    path = _path(report, endorsements, [a.certificate for a in anchors], now, rules)
     if path is None or path.root is None:
         return None
-    anchor = endorsements.anchors_for(NAME)[path.root]
+    anchor = anchors[path.root]
     return _Voucher(anchor.platform_class, anchor.name or "an anchor without a name", path.not_after, path.revocation)
 
 
-def _path(report: wire.Report, endorsements: Endorsements, now: datetime, rules: Rules) -> Path | None:
+def _path(
+    report: wire.Report, endorsements: Endorsements, roots: list[bytes], now: datetime, rules: Rules
+) -> Path | None:
     crls = [data for name, data in endorsements.collateral.items() if name.endswith(".crl")]
     try:
         path = chain.walk(
             [*report.ak_chain, *endorsements.certificates][: chain.MAX_LENGTH] if report.ak_chain else [],
-            [a.certificate for a in endorsements.anchors_for(NAME)],
+            roots,
             now,
             rule="tpm.ak",
             leaf_usages=_LEAF_USAGES,
@@ -119,11 +123,12 @@ def _path(report: wire.Report, endorsements: Endorsements, now: datetime, rules:
     if not path.findings:
         revocation = path.revocation if crls else "no revocation list was given"
         rules.check("ak.chain", True, "a path to a trusted root", f"root {path.root}, {revocation}")
+    same = bool(path.leaf_key) and hmac.compare_digest(path.leaf_key, report.ak_public)
     rules.check(
         "ak.key",
-        bool(path.leaf_key) and hmac.compare_digest(path.leaf_key, report.ak_public),
+        same,
         "the key of the AK certificate",
-        "the same key" if path.leaf_key == report.ak_public else "another key, or no certificate",
+        "the same key" if same else "another key, or no certificate",
         "ak_public must be the key that the first certificate of ak_chain certifies",
     )
     return path
@@ -160,14 +165,15 @@ def _registers(report: wire.Report, attest: wire.Attest, rules: Rules) -> None:
     """One whole bank is quoted, and the registers that came along are its."""
     bank = attest.selections[0][0] if attest.selections else ""
     all_of_them = attest.selections == ((bank, _ALL),) and bank in _BANKS
-    shown = ", ".join(f"{name}:{_ranges(pcrs)}" for name, pcrs in attest.selections) or "none"
+    shown = f"{bank}:0-23" if all_of_them else _shown(attest)
     hint = "quote all PCRs of one bank, best SHA-256"
-    whole = rules.check("quote.selection", all_of_them, f"0-23 of one bank: {', '.join(_BANKS)}", shown, hint)
+    whole = rules.check("quote.selection", all_of_them, _ONE_BANK, shown, hint)
     if whole:
         rules.caution(
             "quote.bank", bank != "sha1", "a bank of SHA-256 or better", bank, "SHA-1 registers can be forged"
         )
-    sized = not whole or all(len(value) == eventlog.SIZES[bank] for value in report.pcrs)
+    # What was parsed has registers of one size: the first one's.
+    sized = not whole or not report.pcrs or len(report.pcrs[0]) == eventlog.SIZES[bank]
     count = len(report.pcrs) == wire.PCR_COUNT and sized
     found = f"{len(report.pcrs)} of {len(report.pcrs[0])} bytes" if report.pcrs else "none"
     fits = rules.check("quote.count", count, "24 PCRs of that bank", found, "send all PCRs of the bank")
@@ -178,8 +184,8 @@ def _registers(report: wire.Report, attest: wire.Attest, rules: Rules) -> None:
         rules.check(
             "quote.pcrs",
             hmac.compare_digest(computed, attest.pcr_digest) and bool(computed),
-            f"PCRs with the quoted digest {attest.pcr_digest.hex()}",
-            f"PCRs with the digest {computed.hex()}",
+            "PCRs with the quoted digest " + attest.pcr_digest.hex(),
+            "PCRs with the digest " + computed.hex(),
             "the PCR list does not belong to this quote",
         )
 
@@ -226,8 +232,9 @@ def _log(report: wire.Report, bank: str, initdata_digest: bytes | None, rules: R
         rules.check("log.format", False, f"a TCG2 event log with {bank} digests", error, "send it as firmware made it")
         return None
     exempt = _UNLOGGED | ({INITDATA_PCR} if initdata_digest is not None else set())
-    beyond = sorted(replayed.keys() - _KNOWN)
-    rules.check("log.registers", not beyond, "PCRs 0 to 23", beyond or "PCRs 0 to 23", "the log is not a TPM's")
+    known = _KNOWN.issuperset(replayed)
+    found = "PCRs 0 to 23" if known else sorted(replayed.keys() - _KNOWN)
+    rules.check("log.registers", known, "PCRs 0 to 23", found, "the log is not a TPM's")
     unequal = [i for i, p in enumerate(report.pcrs) if replayed[i] != p and i not in exempt]
     differing = _without_exit(report, log, replayed, unequal, rules) if unequal else unequal
     for index in differing:
@@ -319,9 +326,10 @@ def _key(public: bytes) -> object:
     return load_der_public_key(public)
 
 
-def _values(report: wire.Report, bank: str, attest: wire.Attest, log: EventLog, voucher: _Voucher) -> dict[str, Any]:
+def _values(
+    pcrs: list[str], report: wire.Report, bank: str, attest: wire.Attest, log: EventLog, voucher: _Voucher
+) -> dict[str, Any]:
     """Claims in CoCo's names, and what the quote says beside them."""
-    pcrs = [p.hex() for p in report.pcrs]
     return {
         **dict(zip(_COCO_NAMES, pcrs, strict=True)),
         "ak_public": b64(report.ak_public),
@@ -335,6 +343,10 @@ def _values(report: wire.Report, bank: str, attest: wire.Attest, log: EventLog, 
         "bank": bank,
         "log": logfacts.facts(log, bank),
     }
+
+
+def _shown(attest: wire.Attest) -> str:
+    return ", ".join(f"{name}:{_ranges(pcrs)}" for name, pcrs in attest.selections) or "none"
 
 
 def _ranges(indexes: tuple[int, ...]) -> str:

@@ -41,6 +41,7 @@ MAX_CHAIN = 5
 MAX_CERTIFICATE = 8 << 10
 MAX_EVENT_LOG = 1 << 20
 _MAX_STRUCTURE = 2048
+_HEAD, _CLOCK = struct.Struct(">IH"), struct.Struct(">QIIBQ")
 
 
 class Attest(msgspec.Struct, frozen=True):
@@ -132,14 +133,14 @@ def _pcrs(texts: list[str]) -> tuple[bytes, ...]:
     size = len(texts[0]) // 2 if texts else 32
     if size not in PCR_SIZES:
         raise Malformed(f"tpm evidence: tpm_quote.pcrs[0] has {size} bytes, which is no bank's size")
-    if all(len(text) == 2 * size for text in texts):
+    if {*map(len, texts)} <= {2 * size}:
         data = unhex("".join(texts), "tpm_quote.pcrs") if texts else b""
-        return tuple(data[at : at + size] for at in range(0, len(data), size))
+        return struct.unpack(f"{size}s" * len(texts), data)
     return tuple(unhex(text, f"tpm_quote.pcrs[{i}]", size=size) for i, text in enumerate(texts))
 
 
 def _bytes(text: str, name: str, limit: int = _MAX_STRUCTURE) -> bytes:
-    if len(text) > 4 * (limit + 2) // 3 + 4:
+    if 3 * len(text) > 4 * limit + 20:
         raise Malformed(f"tpm evidence: {name} is longer than {limit} bytes")
     return unb64(text, name)
 
@@ -147,11 +148,11 @@ def _bytes(text: str, name: str, limit: int = _MAX_STRUCTURE) -> bytes:
 def parse_attest(data: bytes) -> Attest:
     """Parse a TPMS_ATTEST; another type than quote is `Malformed`, because its body has another layout."""
     read = Cursor(data, "TPMS_ATTEST")
-    magic, kind = struct.unpack(">IH", read.take(6))
+    magic, kind = _HEAD.unpack(read.take(6))
     if magic != MAGIC or kind != TYPE_QUOTE:
         raise Malformed(f"TPMS_ATTEST: magic {magic:#010x} type {kind:#06x}, {MAGIC:#x} and {TYPE_QUOTE:#x} wanted")
     signer, extra = read.sized16(130), read.sized16(130)
-    clock, resets, restarts, safe, firmware = struct.unpack(">QIIBQ", read.take(25))
+    clock, resets, restarts, safe, firmware = _CLOCK.unpack(read.take(25))
     if safe > 1:
         raise Malformed("TPMS_ATTEST: clockInfo.safe is neither yes nor no")
     selections = read_selections(read)
