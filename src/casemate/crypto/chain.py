@@ -52,8 +52,8 @@ class Certificate:
     """A certificate with the fields that the rules use, read once so that errors surface here.
 
     `cert` is for reading only: where the serial number is 0 it shows 1 (`zeroserial`). `der` is what was given. `names`
-    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo), `public` that key and
-    `key_fault` why it is too weak, or empty.
+    are the DER of subject and issuer, `key_digest` the SHA-256 of `key` (DER SubjectPublicKeyInfo), `public` that key
+    and `key_fault` why it is too weak, or empty.
     """
 
     cert: x509.Certificate

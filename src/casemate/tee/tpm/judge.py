@@ -72,7 +72,7 @@ def judge(evidence: Evidence, endorsements: Endorsements, request: Request, now:
         "init_data": pcrs[INITDATA_PCR],
         "fresh": request.report_data is not None,
         "vouched_by": voucher.name,
-        "values": _values(pcrs, report, bank, attest, log, voucher),
+        "values": _values(pcrs, report, attest, log, voucher),
         "checks": tuple(rules.checks),
         "cautions": tuple(rules.cautions),
         "valid_until": voucher.not_after,
@@ -327,9 +327,10 @@ def _key(public: bytes) -> object:
 
 
 def _values(
-    pcrs: list[str], report: wire.Report, bank: str, attest: wire.Attest, log: EventLog, voucher: _Voucher
+    pcrs: list[str], report: wire.Report, attest: wire.Attest, log: EventLog, voucher: _Voucher
 ) -> dict[str, Any]:
     """Claims in CoCo's names, and what the quote says beside them."""
+    bank = attest.selections[0][0]
     return {
         **dict(zip(_COCO_NAMES, pcrs, strict=True)),
         "ak_public": b64(report.ak_public),
