@@ -86,7 +86,7 @@ def gathered(writer, arguments):
     thread = threading.Thread(target=lambda: outcome.update(together(writer.submit, arguments)))
     thread.start()
     deadline = time.monotonic() + 5
-    while writer._queue.qsize() < len(arguments) - 1 and time.monotonic() < deadline:
+    while len(writer._waiting) < len(arguments) - 1 and time.monotonic() < deadline:
         time.sleep(0.005)
     writer.gate.set()
     thread.join(30)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Table
 
+from casemate.broker import held
 from casemate.broker.hearing import replay
 from casemate.broker.log import Decision
 from casemate.broker.refusals import Unauthenticated
@@ -40,7 +41,7 @@ def decided(
     rows: Sequence[tuple[Table, dict[str, Any]]] = (),
     together: Callable[[Connection], None] | None = None,
 ) -> str:
-    """Record a decision on a genuine guest, durably; returns the id of its receipt.
+    """Record a decision on a genuine guest, durably (or as `held` says); returns the id of its receipt.
 
     In the same transaction: with `spends` that nonce is used up, `rows` are inserted, and `together` is called; what it
     raises fails this decision alone. `facts` are plain JSON values for the log (`evidence`, `collateral`, `version`,
@@ -63,15 +64,20 @@ def decided(
     }
     row = record.row(now, act, told, genuine=True, resource=resource, **about)
     entry = broker.log.pending(act, now, row["allowed"], fields, app_id=session.app_id)
+    held.record(broker.log, _recorded(broker, act, session, told, Decision(row, entry, spends, rows, together)))
+    return entry.id
+
+
+def _recorded(broker: Broker, act: str, session: Session, told: tuple[Finding, ...], decision: Decision) -> held.Steps:
+    """The decision; where its nonce was used meanwhile the replay instead, as `Unauthenticated`. Both are counted."""
     try:
-        broker.log.record(Decision(row, entry, spends, rows, together))
+        yield decision
     except AlreadySpent:
         refusal = replay()
-        broker.log.record(Decision(record.row(now, act, refusal.findings, genuine=False, tee=session.tee), None))
+        yield Decision(record.row(broker.clock(), act, refusal.findings, genuine=False, tee=session.tee), None)
         broker.log.count(act, [refusal.findings[0].rule])
         raise refusal from None
     broker.meter.decided(act, session.tee, told)
-    return entry.id
 
 
 def admin(broker: Broker, tx: Connection, *, who: str, act: str, facts: dict[str, Any]) -> None:

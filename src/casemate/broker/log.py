@@ -87,6 +87,10 @@ class Log:
         """Write a decision durably; `AlreadySpent` when its nonce was used. Never inside a transaction."""
         self._writer.submit(decision)
 
+    def begin(self, decision: Decision) -> Work[Decision]:
+        """Hand a decision to the writer; `casemate.broker.held` waits for it."""
+        return self._writer.begin(decision)
+
     def admin(self, tx: Connection, pending: entries.Pending) -> None:
         """Append one entry in a transaction that is under way; the last thing that it does."""
         entries.append(tx, entries.lock(tx), [pending], self.sign, self.clock(), edge=self._edge)

@@ -2,18 +2,21 @@
 
 Rules
 1. `submit` returns after the transaction that holds the work is on disk; or it raises why the work is not recorded.
+   `begin` only hands the work over: `settled` says the same of it later, without a thread that waits.
 2. An error of one caller's work is that caller's alone. A batch that fails for another reason is done again one by one.
 3. The queue is bounded: who finds it full for `PATIENCE` seconds is told so, and nothing of his is recorded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import queue
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 
@@ -31,14 +34,36 @@ T = TypeVar("T")
 class Work(Generic[T]):
     """What one caller wants to be recorded. `Commit` sets `error` on work that it leaves out."""
 
+    __slots__ = ("error", "given_up", "over", "waker", "what")
+
     def __init__(self, what: T) -> None:
         self.what = what
         self.error: BaseException | None = None
         self.given_up = False
-        self.done = threading.Event()
+        self.over = False  # recorded, or `error` says why not; set under `_WAKING`
+        self.waker: threading.Event | asyncio.Future[None] | None = None  # who waits for that
 
 
 Commit = Callable[[Connection, Sequence[Work[T]]], None]
+_WAKING = threading.Lock()  # between who says that work is over and who begins to wait for it
+
+
+async def settled(work: Work[Any]) -> None:
+    """Wait on the event loop until work of `Writer.begin` is on disk, or raise why it is not recorded.
+
+    Who is cancelled meanwhile leaves it to the writer: it is recorded all the same.
+    """
+    with _WAKING:
+        waker = None if work.over else asyncio.get_running_loop().create_future()
+        work.waker = waker
+    if waker is not None:
+        try:
+            async with asyncio.timeout(LONGEST):
+                await waker
+        except TimeoutError:
+            raise _late(work) from None
+    if work.error is not None:
+        raise work.error
 
 
 class Writer(Generic[T]):
@@ -50,58 +75,72 @@ class Writer(Generic[T]):
 
     def __init__(self, store: Store, commit: Commit[T], tick: Callable[[], float | None] = lambda: None) -> None:
         self._store, self._commit, self._tick = store, commit, tick
-        self._queue: queue.Queue[Work[T] | None] = queue.Queue(WAITING)
-        self._thread: threading.Thread | None = None
-        self._process = 0
-        self._guard = threading.Lock()
         self._closed = False
+        self.forked()
+        _WRITERS.add(self)
+
+    def forked(self) -> None:
+        """Begin anew, with neither thread nor work: for the child of a fork."""
+        guard = threading.Lock()
+        self._filled, self._emptied = threading.Condition(guard), threading.Condition(guard)
+        self._waiting: deque[Work[T]] = deque()
+        self._woken = False
+        self._thread: threading.Thread | None = None
+
+    def begin(self, what: T, *, patience: float = 0.0) -> Work[T]:
+        """Hand work over; `Unavailable` where the queue is full for so many seconds. Somebody has to wait for it."""
+        work = Work(what)
+        with self._filled:
+            self._run_thread()
+            if len(self._waiting) >= WAITING and not self._emptied.wait_for(self._has_room, patience):
+                raise Unavailable("the log has more to write than its disk takes", hint="try again in a moment")
+            self._run_thread()
+            self._waiting.append(work)
+            self._filled.notify()
+        return work
 
     def submit(self, what: T) -> None:
         """Record `what` durably. Never call it inside a transaction: it would wait for itself."""
-        work = Work(what)
-        self._running()
-        try:
-            self._queue.put(work, timeout=PATIENCE)
-        except queue.Full:
-            raise Unavailable("the log has more to write than its disk takes", hint="try again in a moment") from None
-        if not work.done.wait(LONGEST):
-            work.given_up = True
-            raise Unavailable("the store did not answer in time", hint="see its disk or its server")
+        work = self.begin(what, patience=PATIENCE)
+        with _WAKING:
+            waker = None if work.over else threading.Event()
+            work.waker = waker
+        if waker is not None and not waker.wait(LONGEST):
+            raise _late(work)
         if work.error is not None:
             raise work.error
 
     def wake(self) -> None:
         """Let `tick` say anew when it wants to be called; does not wait, and at the end does nothing."""
-        with contextlib.suppress(queue.Full, Unavailable):
-            self._running()
-            self._queue.put_nowait(None)
+        with contextlib.suppress(Unavailable), self._filled:
+            self._run_thread()
+            self._woken = True
+            self._filled.notify()
 
     def alive(self) -> bool:
         """Whether work would be taken: it is not closed, its thread (if any work came yet) runs, the queue has room."""
-        thread = self._thread if self._process == os.getpid() else None
-        return not self._closed and (thread is None or thread.is_alive()) and not self._queue.full()
+        thread = self._thread
+        return not self._closed and (thread is None or thread.is_alive()) and self._has_room()
 
     def close(self) -> None:
         """Write what waits, then end. Work that comes later is refused."""
-        with self._guard:
+        with self._filled:
             self._closed = True
-            thread = self._thread if self._process == os.getpid() else None
-            self._thread = None
+            thread, self._thread = self._thread, None
+            self._filled.notify()
         if thread is not None:
-            self._queue.put(None)
             thread.join(LONGEST)
 
-    def _running(self) -> None:
-        if self._thread is not None and self._process == os.getpid():
-            return
-        with self._guard:
-            if self._closed:
-                raise Unavailable("the broker is stopping", hint="ask again; another replica may answer")
-            if self._thread is None or self._process != os.getpid():
-                self._queue = queue.Queue(WAITING)
-                self._process = os.getpid()
-                self._thread = threading.Thread(target=self._run, name="casemate log", daemon=True)
-                self._thread.start()
+    def _has_room(self) -> bool:
+        return len(self._waiting) < WAITING
+
+    def _run_thread(self) -> None:
+        """Start the thread when there is none; the lock is held."""
+        if self._closed:
+            raise Unavailable("the broker is stopping", hint="ask again; another replica may answer")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="casemate log", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         pause: float | None = None
@@ -110,7 +149,6 @@ class Writer(Generic[T]):
             if batch:
                 self._record(batch)
             elif self._closed:
-                self._refuse_the_rest()
                 return
             try:
                 pause = self._tick()
@@ -119,17 +157,11 @@ class Writer(Generic[T]):
 
     def _batch(self, pause: float | None) -> list[Work[T]]:
         """What waits now, at most `BATCH`; waits for the first of it up to `pause` seconds."""
-        found: list[Work[T]] = []
-        try:
-            first = self._queue.get(timeout=pause)
-            if first is not None:
-                found.append(first)
-            while len(found) < BATCH:
-                more = self._queue.get_nowait()
-                if more is not None:
-                    found.append(more)
-        except queue.Empty:
-            pass
+        with self._filled:
+            self._filled.wait_for(lambda: self._waiting or self._woken or self._closed, pause)
+            self._woken = False
+            found = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._emptied.notify(len(found))
         return [work for work in found if not work.given_up]
 
     def _record(self, batch: list[Work[T]]) -> None:
@@ -145,8 +177,7 @@ class Writer(Generic[T]):
                 for work in batch:
                     self._record([work])
                 return
-        for work in batch:
-            work.done.set()
+        _tell(batch)
 
     def _transact(self, batch: list[Work[T]]) -> None:
         for work in batch:
@@ -154,12 +185,43 @@ class Writer(Generic[T]):
         with self._store.write() as tx:
             self._commit(tx, batch)
 
-    def _refuse_the_rest(self) -> None:
-        while True:
-            try:
-                work = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if work is not None:
-                work.error = Unavailable("the broker is stopping", hint="ask again; another replica may answer")
-                work.done.set()
+
+def _late(work: Work[Any]) -> Unavailable:
+    work.given_up = True
+    return Unavailable("the store did not answer in time", hint="see its disk or its server")
+
+
+def _tell(batch: Sequence[Work[Any]]) -> None:
+    """Wake who waits for this work: each thread, and each event loop once."""
+    with _WAKING:
+        for work in batch:
+            work.over = True
+        wakers = [work.waker for work in batch if work.waker is not None]
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for waker in wakers:
+        if isinstance(waker, threading.Event):
+            waker.set()
+        else:
+            loops.setdefault(waker.get_loop(), []).append(waker)
+    for loop, futures in loops.items():
+        with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(_release, futures)
+
+
+def _release(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+_WRITERS: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    global _WAKING  # noqa: PLW0603 - another thread of the parent may have held it
+    _WAKING = threading.Lock()
+    for writer in _WRITERS:
+        writer.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
