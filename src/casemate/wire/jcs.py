@@ -2,21 +2,43 @@
 
 Duplicate keys, lone surrogates, depth and size are refused before a document is believed: two readers that disagree
 about a duplicate key are a classic way around a signature.
+
+Both ways have a short cut for what is met nearly always, which `msgspec` goes: text, whole numbers, true, false, null,
+lists and objects of a few levels. It either gives exactly what the long way gives, or nothing.
 """
 
 from __future__ import annotations
 
 import json as _json
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from types import GenericAlias
+from typing import Annotated, Any, NamedTuple
 
 from casemate.errors import Malformed
 
 MAX_DEPTH = 32
 MAX_BYTES = 8 << 20
+_LARGEST = 2**53 - 1  # RFC 8785 section 3.2.2.3: integers beyond are no JSON numbers
+_LEVELS = 7  # of the short cut, the last of them for text and numbers alone
+_SPACE = b" \t\r\n"
 
 
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value."""
+    kit = _kit()
+    try:
+        plain = kit.plain(value)
+        # A set would have become a list, and a tuple is for the long way; those are not equal.
+        # Names are sorted by their UTF-8 there and by UTF-16 in RFC 8785: in ASCII that is the same.
+        if plain == value and (raw := kit.sorted(plain)).isascii():
+            return raw
+    except (kit.error, ValueError, TypeError, RecursionError):
+        pass
+    return _canonical(value)
+
+
+def _canonical(value: Any) -> bytes:
     import rfc8785
 
     try:
@@ -33,6 +55,12 @@ def parse(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, dept
         raise Malformed(f"{name}: half a surrogate pair in the text") from error
     if len(raw) > limit:
         raise Malformed(f"{name}: {len(raw)} bytes, at most {limit} allowed")
+    if depth >= _LEVELS and (found := _short(raw)) is not None:
+        return found
+    return _parse(raw, name, depth)
+
+
+def _parse(raw: bytes, name: str, depth: int) -> Any:
     try:
         # The C scanner stops at the interpreter's recursion limit, so a hostile depth costs an error and no crash.
         value = _json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -53,6 +81,51 @@ def parse_object(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTE
     if not isinstance(value, dict):
         raise Malformed(f"{name}: an object is wanted, not {type(value).__name__}")
     return value
+
+
+class _Kit(NamedTuple):
+    """What the short cuts are made of. `plain` copies what is plain and raises `error` for all else."""
+
+    plain: Callable[[Any], Any]
+    sorted: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    error: type[Exception]
+
+
+@cache
+def _kit() -> _Kit:
+    """Made at the first use, and used before anybody else sees it: msgspec shows other threads types half made."""
+    import msgspec
+
+    scalar: Any = None | bool | str | Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+    kind: Any = scalar
+    for _ in range(_LEVELS - 1):
+        kind = scalar | GenericAlias(list, (kind,)) | GenericAlias(dict, (str, kind))
+    held = msgspec.defstruct("_Held", [("value", kind)], array_like=True)
+
+    def plain(value: Any) -> Any:
+        return msgspec.convert((value,), held).value  # type: ignore[attr-defined]  # its one field
+
+    plain(None)
+    encode = msgspec.json.Encoder(order="sorted").encode
+    return _Kit(plain, encode, msgspec.json.decode, msgspec.json.encode, msgspec.MsgspecError)
+
+
+def _short(raw: bytes) -> Any:
+    """The value of plain JSON that says nothing twice, or None.
+
+    Who writes a value out names no key twice. So where writing out what was read gives the same text again, but for
+    white space, that text has no duplicates either, and nothing else that a reader could take in two ways.
+    """
+    kit = _kit()
+    try:
+        value = kit.decode(raw)
+        kit.plain(value)
+        again = kit.encode(value)
+    except (kit.error, ValueError, RecursionError):
+        return None
+    return value if again == raw or again.translate(None, _SPACE) == raw.translate(None, _SPACE) else None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
