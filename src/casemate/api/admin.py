@@ -15,7 +15,7 @@ from casemate.api import tenants as tenant_routes
 from casemate.api.access import closed, of_query, own, whole
 from casemate.api.answers import answer, parsed
 from casemate.api.numbers import number
-from casemate.broker import access, apps, tenants
+from casemate.broker import access, apps, tenants, trust
 from casemate.schema.endorsements import Anchor
 from casemate.schema.reference import ReferenceValues
 from casemate.wire.encoding import unb64
@@ -46,15 +46,24 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def reference(request: Request, body: bytes) -> Response:
         asked = parsed(body, ReferenceValues, "reference values")
-        apps.add_reference(broker, asked, tenant=request.state.tenant, by=request.state.admin)
+        trust.add_reference(broker, asked, tenant=request.state.tenant, by=request.state.admin)
         return answer({})
 
     def references(request: Request, body: bytes) -> Response:
-        return answer({"reference_values": msgspec.to_builtins(apps.references(broker, request.state.tenant))})
+        return answer({"reference_values": msgspec.to_builtins(trust.references(broker, request.state.tenant))})
 
     def anchor(request: Request, body: bytes) -> Response:
         asked = parsed(body, NewAnchor, "anchor")
-        return answer({"fingerprint": apps.add_anchor(broker, asked.anchor(), who=request.state.admin.who)})
+        return answer({"fingerprint": trust.add_anchor(broker, asked.anchor(), who=request.state.admin.who)})
+
+    def no_reference(request: Request, body: bytes) -> Response:
+        name, tee = (request.query_params.get(part, "") for part in ("name", "tee"))
+        tenant, who = request.state.tenant, request.state.admin.who
+        return answer({"leases_ended": trust.remove_reference(broker, name, tee, tenant=tenant, who=who)})
+
+    def no_anchor(request: Request, body: bytes) -> Response:
+        fingerprint, who = str(request.path_params["id"]), request.state.admin.who
+        return answer({"leases_ended": trust.remove_anchor(broker, fingerprint, who=who)})
 
     def decisions(request: Request, body: bytes) -> Response:
         limit = number(request.query_params.get("limit", "100"), "limit", 1, 10000)
@@ -71,6 +80,12 @@ def routes(broker: Broker) -> list[BaseRoute]:
         *approval_routes.routes(broker),
         Route(values, closed(broker, "reference.add", reference, scope=of_query), methods=["POST"]),
         Route(values, closed(broker, "reference.list", references, scope=of_query), methods=["GET"]),
+        Route(values, closed(broker, "reference.delete", no_reference, scope=of_query, limit=0), methods=["DELETE"]),
+        Route(
+            f"{BASE}/anchors/{{id}}",
+            closed(broker, "anchor.delete", no_anchor, scope=whole, limit=0),
+            methods=["DELETE"],
+        ),
         Route(f"{BASE}/anchors", closed(broker, "anchor.add", anchor, scope=whole), methods=["POST"]),
         Route(f"{BASE}/decisions", closed(broker, "decision.list", decisions, scope=own), methods=["GET"]),
     ]

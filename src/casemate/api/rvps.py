@@ -27,7 +27,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def register(request: Request, body: bytes) -> Response:
         message = parsed(body, ReferenceMessage, "reference value message")
-        rvps.register(broker, request.state.tenant or "", message, request.state.admin.who)
+        rvps.register(broker, request.state.tenant or "", message, request.state.admin)
         return Response(status_code=200)
 
     def read(request: Request, body: bytes) -> Response:

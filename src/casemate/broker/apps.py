@@ -6,20 +6,14 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from casemate import __version__
-from casemate.broker import journal, leases, receipts, rvps, tenants
-from casemate.broker.identities import Admin
+from casemate.broker import journal, receipts, tenants, trust
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import accounts, record, registry, vaulted
 from casemate.errors import Malformed, Refused
 from casemate.schema import manifest as manifests
 from casemate.schema.app import AppStatement, Founding
-from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
-from casemate.schema.reference import ReferenceValues
-from casemate.tee import ROOMS
 from casemate.wire.encoding import b64
 
 if TYPE_CHECKING:
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 LOCAL = "local"  # who acts when a command on this machine does
-CLASSES = (DEVELOPMENT, PRODUCTION)
 
 
 def found(
@@ -70,8 +63,11 @@ def allow(broker: Broker, app_id: str, platforms: tuple[str, ...], *, who: str =
     statement(broker, app_id)
     with broker.store.write() as tx:
         registry.allow(tx, app_id, _classes(platforms))
-        leases.recall(tx, broker.clock(), "app.platforms", app_id=app_id)
-        facts = {"app": app_id, "platforms": list(platforms)}
+        facts = {
+            "app": app_id,
+            "platforms": list(platforms),
+            **trust.recalled(broker, tx, "app.platforms", app_id=app_id),
+        }
         journal.admin(broker, tx, who=who, act="app.platforms", facts=facts)
     return statement(broker, app_id)
 
@@ -125,60 +121,8 @@ def revoke_release(broker: Broker, app_id: str, digest: str, *, who: str = LOCAL
     with broker.store.write() as tx:
         if not pins.is_digest(digest) or not registry.revoke_release(tx, app_id, digest, broker.clock()):
             raise Missing(f"app {app_id[:80]} has no release {digest[:80]}", hint="casemate release list")
-        leases.recall(tx, broker.clock(), "release.revoke", app_id=app_id, manifest_digest=digest)
-        journal.admin(broker, tx, who=who, act="release.revoke", facts={"app": app_id, "release": digest})
-
-
-def add_anchor(broker: Broker, anchor: Anchor, *, who: str = LOCAL) -> str:
-    """Trust a root of platforms; returns its fingerprint."""
-    from cryptography import x509
-
-    if anchor.platform_class not in CLASSES:
-        raise Malformed(f"platform_class: {' or '.join(CLASSES)} is wanted")
-    if not anchor.tees or not all(tee in ROOMS for tee in anchor.tees):
-        raise Malformed("tees: at least one is wanted, known are " + ", ".join(sorted(ROOMS)))
-    try:
-        x509.load_der_x509_certificate(anchor.certificate)
-    except ValueError as error:
-        raise Malformed("certificate: not an X.509 certificate in DER") from error
-    with broker.store.write() as tx:
-        fingerprint = registry.add_anchor(tx, anchor, broker.clock())
-        facts = {"anchor": fingerprint, "platform_class": anchor.platform_class, "tees": list(anchor.tees)}
-        journal.admin(broker, tx, who=who, act="anchor.add", facts=facts)
-    return fingerprint
-
-
-def add_reference(broker: Broker, reference: ReferenceValues, *, tenant: str | None = None, by: Admin) -> None:
-    """Accept a guest image, for a tenant's apps or (None) for all; for a year unless it says until when.
-
-    Nobody signed it: only an owner may say so, and only where `unsigned_references` allows it.
-    """
-    if not reference.values or not all(re.fullmatch(r"[0-9a-f]{2,256}", value) for value in reference.values.values()):
-        raise Malformed("reference values: at least one register with lower-case hex is wanted")
-    if reference.expires is not None and reference.expires.tzinfo is None:
-        raise Malformed("reference values: `expires` needs a time zone")
-    if reference.expires is not None and not 1970 <= reference.expires.year <= 9998:
-        raise Malformed("reference values: `expires` is a time from 1970 to 9998")
-    if by.role != "owner":
-        raise Refused.because(
-            "reference.signature",
-            expected="a signed document, or an owner",
-            found=f"unsigned values of an {by.role}",
-            hint="sign them and register the document, or ask an owner",
-        )
-    rvps.demand_unsigned(broker, tenant or "")
-    if reference.expires is None:
-        reference = msgspec.structs.replace(reference, expires=broker.clock() + rvps.KEPT)
-    with broker.store.write() as tx:
-        registry.add_reference(tx, reference, broker.clock(), tenant)
-        facts = {"tenant": tenant, "reference": reference.name, "tee": reference.tee, "values": reference.values}
-        journal.admin(broker, tx, who=by.who, act="reference.add", facts=facts)
-
-
-def references(broker: Broker, tenant: str | None = None) -> tuple[ReferenceValues, ...]:
-    """Every guest image that is accepted for all, and those for a tenant's apps."""
-    with broker.store.read() as tx:
-        return registry.references(tx, tenant=tenant)
+        ended = trust.recalled(broker, tx, "release.revoke", app_id=app_id, manifest_digest=digest)
+        journal.admin(broker, tx, who=who, act="release.revoke", facts={"app": app_id, "release": digest, **ended})
 
 
 def decisions(
@@ -213,8 +157,8 @@ def info(broker: Broker) -> dict[str, Any]:
 
 
 def _classes(platforms: tuple[str, ...]) -> tuple[str, ...]:
-    if not platforms or any(name not in CLASSES for name in platforms):
-        raise Malformed(f"platforms: {' or '.join(CLASSES)}, at least one, are wanted")
+    if not platforms or any(name not in trust.CLASSES for name in platforms):
+        raise Malformed(f"platforms: {' or '.join(trust.CLASSES)}, at least one, are wanted")
     return tuple(dict.fromkeys(platforms))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import journal
+from casemate.broker import journal, trust
 from casemate.broker.policies import RESOURCE_NAME
 from casemate.broker.refusals import Missing
 from casemate.drivers.rego import Compiled, Pool
@@ -50,9 +50,12 @@ def put(broker: Broker, tenant: str, kind: str, name: str, text: str, *, who: st
         raise Malformed("policy: " + "; ".join(map(str, problems)), problems=problems)
 
     def act(tx: Connection) -> int:
+        held = stored.current(tx, tenant).get((kind, name))
         where, now = (tenant, kind, name), broker.clock()
         version = stored.put(tx, where, text, digest=compiled.digest, who=who, now=now)
-        _log(broker, tx, who, tenant, kind=kind, name=name, version=version, digest=compiled.digest)
+        same = held is not None and held.digest == compiled.digest
+        ended = {} if same else _recalled(broker, tx, tenant, kind)
+        _log(broker, tx, who, tenant, kind=kind, name=name, version=version, digest=compiled.digest, **ended)
         return version
 
     version = broker.store.written(act)
@@ -69,7 +72,8 @@ def remove(broker: Broker, tenant: str, kind: str, name: str, *, who: str) -> di
         if held is None or held.tenant != tenant:
             raise Missing(f"no {kind} policy {name}", hint="casemate policy list")
         version = stored.put(tx, (tenant, kind, name), None, digest="", who=who, now=broker.clock())
-        _log(broker, tx, who, tenant, kind=kind, name=name, version=version, digest=None)
+        ended = _recalled(broker, tx, tenant, kind)
+        _log(broker, tx, who, tenant, kind=kind, name=name, version=version, digest=None, **ended)
         return version
 
     return {"kind": kind, "name": name, "version": broker.store.written(act)}
@@ -106,6 +110,11 @@ def _entry(policy: Stored) -> dict[str, Any]:
     source = "tenant" if policy.tenant else "broker"
     facts = {"version": policy.version, "digest": policy.digest}
     return {"kind": policy.kind, "name": policy.name, "from": source, **facts}
+
+
+def _recalled(broker: Broker, tx: Connection, tenant: str, kind: str) -> dict[str, int]:
+    """Results by another attestation policy are over: guests attest anew. A resource policy is asked at each read."""
+    return trust.recalled(broker, tx, "policy.set", tenant=tenant or None) if kind == ATTESTATION else {}
 
 
 def _log(broker: Broker, tx: Connection, who: str, tenant: str, **facts: Any) -> None:

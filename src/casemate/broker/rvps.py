@@ -1,8 +1,11 @@
 """Reference values as CoCo's key broker registers them: messages of its provider, and every signed format of ours.
 
-Who signed decides. Messages of type `sample` and `swid`, and unsigned documents, count only for a tenant whose owner
-allows them (`unsigned_references`); signed ones (CoRIM, in-toto, SLSA, UVM endorsements, our own JSON) count when
-one of the tenant's `reference_signers` made them. Values expire: at the document's end, at the latest in a year.
+Who signed decides. What nobody signed (messages of type `sample` and `swid`, unsigned documents, and plain values at
+the admin's own route) is taken from an owner alone, for a tenant that allows it (`unsigned_references`). Signed ones
+(CoRIM, in-toto, SLSA, UVM endorsements, our own JSON) count when one of the tenant's `reference_signers` made them, and
+then any operator may register them. Values expire: at the document's end, at the latest in a year.
+
+An id or a name again replaces what was there; where that was another value, leases end (`trust`, rule 1).
 
 Ids of signed documents: `<register>` where the document names no TEE, else `<tee>/<register>`; artefacts by their name.
 """
@@ -14,7 +17,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from casemate.broker import journal, tenants
+from casemate.broker import journal, leases, tenants
+from casemate.broker.identities import Admin
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import registry, rvps
@@ -22,11 +26,13 @@ from casemate.errors import Malformed, Refused, Unusable
 from casemate.policy import references
 from casemate.policy.references import swid
 from casemate.policy.references.trust import ReferenceTrust
-from casemate.schema.reference import AtLeast, OneOf, Reference
+from casemate.schema.reference import AtLeast, OneOf, Reference, ReferenceValues
 from casemate.wire import jcs
 from casemate.wire.encoding import unb64
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from casemate.broker.assemble import Broker
     from casemate.schema.kbs import ReferenceMessage
 
@@ -55,15 +61,15 @@ def _ends(found: _Read) -> list[datetime | None]:
     return [found.expires, *(one.expires for one in found.references)]
 
 
-def register(broker: Broker, tenant: str, message: ReferenceMessage, who: str) -> list[str]:
+def register(broker: Broker, tenant: str, message: ReferenceMessage, by: Admin) -> list[str]:
     """Take a message for a tenant ("" is the whole broker); the ids that it gave values to.
 
-    `Refused` when nobody who is believed signed it, `Malformed` when it cannot be read.
+    `Refused` when nobody who is believed signed it (`demand_unsigned`), `Malformed` when it cannot be read.
     """
     if message.version not in VERSIONS:
         raise Malformed(f"reference value message: version {VERSIONS[0]} is wanted")
     payload = unb64(message.payload, "reference value message: payload")
-    found = _read(broker, tenant, message.type, payload)
+    found = _read(broker, tenant, message.type, payload, by)
     bad = [name for name in found.values if not _ID.fullmatch(name)]
     if not 1 <= len(found.values) <= MAX_IDS or bad:
         raise Malformed(f"reference values: 1 to {MAX_IDS} ids of letters, digits and _.:/+- are wanted")
@@ -71,14 +77,29 @@ def register(broker: Broker, tenant: str, message: ReferenceMessage, who: str) -
         raise Malformed(f"reference values: a value is longer than {MAX_VALUE} bytes")
     if any(end is not None and not 1970 <= end.year <= 9998 for end in _ends(found)):
         raise Malformed("reference values: `expires` is a time from 1970 to 9998")
-    now, source = broker.clock(), pins.digest(payload)
+    source = pins.digest(payload)
     facts = {"tenant": tenant or None, "ids": sorted(found.values)[:16], "signer": found.signer, "source": source}
-    with broker.store.write() as tx:
+
+    def act(tx: Connection) -> None:
+        now = broker.clock()
+        known = rvps.every(tx, tenant, now)
+        less = found.expires <= now or any(known.get(name, new) != new for name, new in found.values.items())
         rvps.put(tx, tenant, found.values, expires=found.expires, signer=found.signer, source=source, now=now)
         for plain in filter(None, (one.plain() for one in found.references)):
-            registry.add_reference(tx, plain, now, tenant or None)
-        journal.admin(broker, tx, who=who, act="reference.add", facts=facts)
+            less = accepted(tx, plain, now, tenant or None) or less
+        ended = {"leases_ended": leases.recall(tx, now, "reference.add", tenant=tenant or None)} if less else {}
+        journal.admin(broker, tx, who=by.who, act="reference.add", facts={**facts, **ended})
+
+    broker.store.written(act)
     return sorted(found.values)
+
+
+def accepted(tx: Connection, reference: ReferenceValues, now: datetime, tenant: str | None) -> bool:
+    """Accept a guest image; whether that takes the place of another one, or is over already: less trust than before."""
+    was = registry.reference(tx, reference.name, reference.tee, tenant)
+    registry.add_reference(tx, reference, now, tenant)
+    over = reference.expires is not None and reference.expires <= now
+    return was is not None and (over or was != reference.values)
 
 
 def value(broker: Broker, tenant: str, name: str) -> Any:
@@ -96,14 +117,16 @@ def listing(broker: Broker, tenant: str) -> list[dict[str, Any]]:
         return rvps.listing(tx, tenant)
 
 
-def _read(broker: Broker, tenant: str, kind: str, payload: bytes) -> _Read:
+def _read(broker: Broker, tenant: str, kind: str, payload: bytes, by: Admin) -> _Read:
     now = broker.clock()
     if kind in _UNSIGNED:
-        demand_unsigned(broker, tenant)
+        demand_unsigned(broker, tenant, by)
         return _Read(dict(_UNSIGNED[kind](payload)), "", now + KEPT, ())
     if kind not in _SIGNED:
         raise Malformed("reference value message: type sample, swid, corim or signed is wanted")
     found = references.read(payload, _trust(broker, tenant), now)
+    if not all(one.signer for one in found):
+        demand_unsigned(broker, tenant, by)
     ends = [one.expires for one in found if one.expires is not None]
     signer = ", ".join(dict.fromkeys(one.signer for one in found if one.signer))
     return _Read(_values(found), signer, min([*ends, now + KEPT]), found)
@@ -128,8 +151,15 @@ def _unsigned(broker: Broker, tenant: str) -> bool:
     return tenants.settings(broker, tenant or None).unsigned_references
 
 
-def demand_unsigned(broker: Broker, tenant: str) -> None:
-    """`Refused` where the tenant's owner ("" is the broker's) did not allow values that nobody signed."""
+def demand_unsigned(broker: Broker, tenant: str, by: Admin) -> None:
+    """`Refused` unless an owner registers values that nobody signed, where the tenant ("": the broker) allows them."""
+    if by.role != "owner":
+        raise Refused.because(
+            "reference.signature",
+            expected="a signed document, or an owner",
+            found=f"unsigned values of an {by.role}",
+            hint="sign them and register the document, or ask an owner",
+        )
     if not _unsigned(broker, tenant):
         raise Refused.because(
             "reference.signature",

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from casemate.api.console import pages
 from casemate.api.console.pages import BASE
-from casemate.broker import access, apps, receipts, rvps, tenants
+from casemate.broker import access, apps, receipts, rvps, tenants, trust
 from casemate.broker.refusals import Missing
 from casemate.drivers import collateral
 from casemate.errors import CasemateError
@@ -98,7 +98,7 @@ def _trust(broker: Broker, admin: access.Admin) -> dict[str, Any]:
     now = broker.clock()
     values: list[dict[str, Any]] = [
         {"name": one.name, "tee": one.tee, "values": one.values, "ends": pages.ending(one.expires, now)}
-        for one in apps.references(broker, admin.tenant)
+        for one in trust.references(broker, admin.tenant)
     ]
     registered: list[dict[str, Any]] = [
         {**one, "ends": pages.ending(datetime.fromisoformat(one["expires"]), now)}

@@ -64,6 +64,22 @@ OPERATIONS = (
         answer=members(reference_values=listing(MAPPING)),
     ),
     _admin(
+        "DELETE",
+        f"{BASE}/reference-values",
+        "Accept a guest image no longer",
+        "Trust",
+        answer=members(leases_ended=NUMBER),
+        query={"name": TEXT, "tee": TEXT, "tenant": TEXT},
+        required=("name", "tee"),
+    ),
+    _admin(
+        "DELETE",
+        f"{BASE}/anchors/{{id}}",
+        "Trust a root no longer",
+        "Trust",
+        answer=members(leases_ended=NUMBER),
+    ),
+    _admin(
         "POST",
         f"{BASE}/anchors",
         "Trust a root of platforms",

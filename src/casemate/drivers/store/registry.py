@@ -120,6 +120,17 @@ def add_anchor(tx: Connection, anchor: Anchor, now: datetime) -> str:
     return fingerprint
 
 
+def anchor(tx: Connection, fingerprint: str) -> Anchor | None:
+    """One trusted root, or None."""
+    return next((one for one in anchors(tx) if pins.digest(one.certificate) == fingerprint), None)
+
+
+def remove_anchor(tx: Connection, fingerprint: str) -> bool:
+    """Trust a root no longer; False when it was not trusted."""
+    changed(tx)
+    return tx.execute(delete(t.anchors).where(t.anchors.c.fingerprint == fingerprint)).rowcount == 1
+
+
 def anchors(tx: Connection) -> tuple[Anchor, ...]:
     """Every trusted root."""
     c = t.anchors.c
@@ -151,6 +162,22 @@ def add_reference(tx: Connection, reference: ReferenceValues, now: datetime, ten
         )
     )
     changed(tx)
+
+
+def reference(tx: Connection, name: str, tee: str, tenant: str | None) -> dict[str, str] | None:
+    """The registers of a tenant's (None: the broker's) own reference values of that name and TEE, or None."""
+    c = t.reference_values.c
+    query = select(c.registers).where(c.tenant == (tenant or ""), c.name == name, c.tee == tee)
+    found = tx.execute(query).scalar_one_or_none()
+    return None if found is None else dict(json.loads(found))
+
+
+def remove_reference(tx: Connection, name: str, tee: str, tenant: str | None) -> bool:
+    """Accept a guest image no longer; False when it was not accepted."""
+    c = t.reference_values.c
+    changed(tx)
+    chosen = (c.tenant == (tenant or "")) & (c.name == name) & (c.tee == tee)
+    return tx.execute(delete(t.reference_values).where(chosen)).rowcount == 1
 
 
 def references(tx: Connection, tee: str | None = None, tenant: str | None = None) -> tuple[ReferenceValues, ...]:
