@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,8 @@ from casemate.drivers.store import accounts, rvps
 from casemate.errors import Malformed
 from casemate.policy.references import swid
 from casemate.testing import broker as brokers
+from casemate.testing import issuer
+from casemate.testing.broker import rules
 from casemate.testing.references import Publisher
 
 PATH = "/kbs/v0/reference-value"
@@ -149,6 +152,40 @@ def test_a_signed_document_is_believed_when_its_signer_is_named(tmp_path, kind, 
         refused = register(made, kind, getattr(stranger, "plain" if make == "jws" else make)())
         assert refused.status == 403
         assert "reference.signature" in [reason["rule"] for reason in refused.json()["reasons"]]
+    finally:
+        made.stop()
+
+
+def test_what_nobody_signed_is_an_owners_on_every_route(tmp_path):
+    """An operator registers what a named signer signed, and nothing else, though its tenant allows unsigned values."""
+    publisher = Publisher(now=datetime.now(UTC))
+    (tmp_path / "signer.der").write_bytes(publisher.spki)
+    made = brokers.start(tmp_path, reference_signers={"lab": ["signer.der"]})
+    try:
+        allow_unsigned(made, "lab")
+        operator = issuer.new_key("EdDSA")
+        body = {"name": "op", "role": "operator", "key": issuer.public_pem(operator)}
+        made.admin.call("POST", "/admins?tenant=lab", body)
+        now = int(time.time())
+        header = {"alg": "EdDSA", "kid": issuer.thumbprint(operator)}
+        token = issuer.compact(operator, header, {"aud": "KBS", "iat": now, "exp": now + 300})
+
+        def asked(path, document):
+            return made.call("POST", path, document, Authorization=f"Bearer {token}")
+
+        unsigned = publisher.plain("unsigned")
+        for path, document in (
+            (PATH, message("sample", {"x": 1})),
+            (PATH, message("swid", RIM)),
+            (PATH, message("signed", unsigned)),
+            ("/casemate/v0/admin/reference-values", {"name": "x", "tee": "tpm", "values": {"pcr4": "ab"}}),
+        ):
+            answer = asked(path, document)
+            assert (answer.status, rules(answer)) == (403, ["reference.signature"]), document
+            assert "operator" in answer.json()["reasons"][0]["found"]
+        assert asked(PATH, message("signed", publisher.plain())).status == 200
+        assert register(made, "signed", unsigned, "?tenant=lab").status == 200  # an owner, where the tenant allows it
+        assert register(made, "sample", {"x": 1}, "?tenant=lab").status == 200
     finally:
         made.stop()
 
