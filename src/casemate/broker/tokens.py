@@ -16,23 +16,57 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
-from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
+from msgspec import structs
 
 from casemate import __version__
 from casemate.broker import sessions
 from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
-from casemate.crypto import selfsigned
+from casemate.crypto import signatures
+from casemate.errors import Malformed
 from casemate.release import ear
 from casemate.schema.app import AppStatement
+from casemate.wire import jcs
+from casemate.wire.encoding import b64u, unb64u
 
 ALGORITHM = "ES256"
 ISSUER = "casemate-broker"
 STATEMENT_TYPE = "casemate-app+jws"
 MAX_TOKEN = 192 << 10  # a machine with many devices has a long one
+MAX_HEADER = 4096
 _BELIEVED = 2048
+
+
+class _Confirmed(msgspec.Struct, frozen=True):
+    """RFC 7800."""
+
+    jwk: dict[str, Any]
+
+
+class _Own(msgspec.Struct, frozen=True):
+    """What a token says to its broker."""
+
+    tee: str
+    platform_class: str
+    app: str | None
+    manifest_digest: str | None
+    evidence: str = ""
+    collateral: str = ""
+    lease: str = ""
+    lease_until: float = 0.0
+    attestation: str = ""
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The part of a token that its broker reads again."""
+
+    iss: str
+    exp: float
+    cnf: _Confirmed
+    casemate: _Own
+
+
+_TOLD = msgspec.json.Decoder(_Told)
 
 
 @dataclass(frozen=True)
@@ -42,14 +76,18 @@ class Signer:
     private: ec.EllipticCurvePrivateKey
 
     @cached_property
-    def _key(self) -> ECKey:
-        return ECKey.import_key(selfsigned.key_pem(self.private))
+    def _public(self) -> ec.EllipticCurvePublicKey:
+        return self.private.public_key()
 
     @cached_property
     def jwk(self) -> dict[str, Any]:
         """The public key as a JWK with its thumbprint (RFC 7638) as `kid`."""
-        public = {k: v for k, v in self._key.as_dict(private=False).items() if k in ("kty", "crv", "x", "y")}
-        return {**public, "alg": ALGORITHM, "use": "sig", "kid": self._key.thumbprint()}
+        return ear.public_jwk(self._public)
+
+    @cached_property
+    def header(self) -> str:
+        """The header of every token of this key, as it stands in front of them."""
+        return b64u(jcs.compact({"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}))
 
     @staticmethod
     def claims(session: Session, submods: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -77,14 +115,25 @@ class Signer:
 
     def token(self, session: Session, submods: dict[str, Any], now: datetime) -> str:
         """An EAR of these submodules, signed."""
-        claims = self.claims(session, submods, now)
-        header = {"typ": "JWT", "alg": ALGORITHM, "kid": self.jwk["kid"], "jwk": self.jwk}
-        return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+        made = self._signed(self.header, jcs.compact(self.claims(session, submods, now)))
+        # What `_verified` would find: the time ends with a whole second.
+        self._believe(made, structs.replace(session, expires=float(int(session.expires))))
+        return made
+
+    def _signed(self, header: str, payload: bytes) -> str:
+        message = f"{header}.{b64u(payload)}"
+        return f"{message}.{b64u(signatures.sign_jose(self.private, message.encode()))}"
 
     @cached_property
     def _believed(self) -> OrderedDict[bytes, Session]:
-        """Sessions of tokens whose signature was seen to be good, by the SHA-256 of the token."""
+        """Sessions of tokens that were signed here or whose signature was seen to be good, by their SHA-256."""
         return OrderedDict()
+
+    def _believe(self, token: str, session: Session) -> None:
+        self._believed[_name(token)] = session
+        while len(self._believed) > _BELIEVED:
+            with contextlib.suppress(KeyError):
+                self._believed.popitem(last=False)
 
     def session(self, token: str, now: datetime) -> Session:
         """The session that a token of ours tells of; the header's own key is never looked at.
@@ -93,33 +142,47 @@ class Signer:
         """
         if len(token) > MAX_TOKEN:
             raise _foreign()
-        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        session = self._believed.get(name)
+        session = self._believed.get(_name(token))
         if session is None:
             session = self._verified(token)
-            self._believed[name] = session
-            while len(self._believed) > _BELIEVED:
-                with contextlib.suppress(KeyError):
-                    self._believed.popitem(last=False)
+            self._believe(token, session)
         if session.expires <= now.timestamp():
             raise sessions.expired()
         return session
 
     def _verified(self, token: str) -> Session:
+        message, _, signature = token.rpartition(".")
+        header, _, payload = message.partition(".")
         try:
-            found = jwt.decode(token, self._key, algorithms=[ALGORITHM])
-            claims = found.claims
-            if found.header.get("typ") != "JWT" or claims.get("iss") != ISSUER:
-                raise ValueError("not a token")
-            told = {**claims["casemate"], "tee_pubkey": claims["cnf"]["jwk"], "expires": claims["exp"]}
-            return msgspec.convert({"app_id": told.pop("app"), **told, "type": "session"}, Session)
-        except (JoseError, ValueError, KeyError, TypeError, AttributeError, RecursionError, msgspec.ValidationError):
+            if header != self.header and not _is_ours(header):
+                raise _foreign()
+            sealed = unb64u(signature, size=64)
+            if not signatures.verify_jose(self._public, ALGORITHM, sealed, message.encode("ascii")):
+                raise _foreign()
+            told = _TOLD.decode(unb64u(payload))
+        except (Malformed, ValueError, RecursionError, msgspec.MsgspecError):
             raise _foreign() from None
+        if told.iss != ISSUER:
+            raise _foreign()
+        own = structs.asdict(told.casemate)
+        return Session(app_id=own.pop("app"), tee_pubkey=told.cnf.jwk, expires=told.exp, **own)
 
     def statement(self, statement: AppStatement) -> str:
         """A compact JWS over an app's statement; its type keeps it apart from tokens."""
         header = {"typ": STATEMENT_TYPE, "alg": ALGORITHM, "kid": self.jwk["kid"]}
-        return jws.serialize_compact(header, msgspec.json.encode(statement), self._key, algorithms=[ALGORITHM])
+        return self._signed(b64u(jcs.compact(header)), msgspec.json.encode(statement))
+
+
+def _name(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _is_ours(header: str) -> bool:
+    """Whether a header that is written in another way (by another version) is that of a token of ours."""
+    if len(header) > MAX_HEADER:
+        return False
+    told = jcs.parse_object(unb64u(header), "token header", limit=MAX_HEADER)
+    return (told.get("typ"), told.get("alg")) == ("JWT", ALGORITHM) and not {"crit", "b64"} & set(told)
 
 
 def _foreign() -> Unauthenticated:

@@ -47,6 +47,14 @@ def _canonical(value: Any) -> bytes:
         raise Malformed(f"value has no canonical JSON form: {error}") from error
 
 
+def compact(value: Any) -> bytes:
+    """JSON without white space, where any form will do; what JSON does not know is written as text."""
+    try:
+        return _kit().encode(value)
+    except (TypeError, ValueError, OverflowError):  # half surrogates among them, which Python's encoder escapes
+        return _json.dumps(value, separators=(",", ":"), default=str).encode()
+
+
 def parse(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, depth: int = MAX_DEPTH) -> Any:
     """Parse JSON of at most `limit` bytes and `depth` levels; duplicate keys, lone surrogates and NaN are errors."""
     try:
