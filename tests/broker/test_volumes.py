@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from casemate.broker import resources
 from casemate.drivers.store import log as stored
+from casemate.drivers.store import vaulted
 from casemate.errors import Refused
+from casemate.testing import broker as brokers
 from casemate.testing.broker import Guest, rules
 from casemate.wire.encoding import unb64
 
@@ -205,3 +208,26 @@ def test_the_log_tells_of_a_key_that_the_broker_made_and_of_each_opening(service
     assert made["who"].startswith("guest#")
     given = [(fields["path"], fields["version"]) for kind, fields in told if kind == "volume"]
     assert given == [(app.path, 1)] * 2
+
+
+def test_a_key_is_never_made_in_another_tenants_repository(tmp_path):
+    """The settings give a repository to a tenant: another's manifest that names a key there claims nothing."""
+    made = brokers.start(tmp_path, repos={"acme-repo": "acme", "own-repo": "demo"})
+    try:
+        made.trust()
+        theirs, thief = attested(made, key="kbs:///acme-repo/volume/data")
+        got = thief.call("POST", "/casemate/v0/volumes/data/open", {"size": SIZE})
+        assert (got.status, rules(got)) == (403, ["resource.repo"])
+        with made.broker.store.write() as tx, pytest.raises(Refused):
+            resources.put_in(tx, made.broker, theirs.app_id, theirs.path, b"x" * 32)
+        with made.broker.store.read() as tx:
+            assert vaulted.owner(tx, theirs.path) is None
+        _, guest = attested(made, key="kbs:///own-repo/volume/data")
+        assert len(unb64(opened(guest)["key"])) == 32
+        # A derived key depends on the app and lies nowhere: its path takes nothing from anybody.
+        _, guest = attested(made, key="kbs:///acme-repo/derived.aes-256/data")
+        assert len(unb64(opened(guest)["key"])) == 32
+        owner = made.found(tenant="acme")
+        assert made.admin.put_resource(owner.app_id, f"kbs:///{theirs.path}", b"theirs") == 1
+    finally:
+        made.stop()

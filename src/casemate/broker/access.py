@@ -18,7 +18,7 @@ from casemate.broker.oidc import RANK, Role
 from casemate.broker.refusals import Missing
 from casemate.crypto import pins
 from casemate.drivers.store import accounts, vaulted
-from casemate.errors import Refused
+from casemate.errors import Finding, Refused
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -36,6 +36,7 @@ __all__ = [
     "demand_repo",
     "demand_seen",
     "identify",
+    "in_repo",
     "tenant_of_app",
     "tenant_of_path",
 ]
@@ -165,16 +166,20 @@ def tenant_of_path(broker: Broker, path: str) -> str | None:
         return accounts.tenant_of(tx, owned.app_id) if owned else None
 
 
-def demand_repo(broker: Broker, path: str, tenant: str) -> None:
+def demand_repo(broker: Broker, path: str, tenant: str | None) -> None:
     """A repository that the settings give to one tenant takes nothing of another's apps."""
+    found = in_repo(broker, path, tenant)
+    if not found.ok:
+        raise Refused((found,))
+
+
+def in_repo(broker: Broker, path: str, tenant: str | None) -> Finding:
+    """`resource.repo`: whether something of `tenant` may lie at `path`."""
     mapped = broker.settings.repos.get(path.partition("/")[0])
-    if mapped is not None and mapped != tenant:
-        raise Refused.because(
-            "resource.repo",
-            expected="a repository of this app's tenant, or nobody's",
-            found="another tenant's",
-            hint="choose another repository; the setting `repos` says whose each one is",
-        )
+    ok = mapped is None or mapped == tenant
+    hint = "" if ok else "choose another repository; the setting `repos` says whose each one is"
+    found = "that" if ok else "another tenant's"
+    return Finding("resource.repo", "a repository of this app's tenant, or nobody's", found, hint, ok=ok)
 
 
 def identify(broker: Broker, request: Caller) -> Admin:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from casemate.broker import derived, leases
+from casemate.broker import access, derived, leases
 from casemate.broker.refusals import Conflicting, Missing, Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.crypto import recipient
-from casemate.drivers.store import registry, vaulted
+from casemate.drivers.store import accounts, registry, vaulted
 from casemate.errors import Finding, Malformed, Refused
 from casemate.policy import appraise
 from casemate.schema import manifest as manifests
@@ -141,6 +141,7 @@ def put_in(
             found=f"{path}: kept for derived keys",
             hint="choose a type that does not begin with `derived.`",
         )
+    access.demand_repo(broker, path, accounts.tenant_of(tx, app_id))
     owned = vaulted.claim(tx, app_id, path)
     if owned.app_id != app_id:
         raise Conflicting.because(

@@ -1,7 +1,8 @@
 """Volumes: the broker is the memory that the host's disk is not believed to be.
 
 Rules
-1. A volume belongs to the app in the attested manifest; its key is a resource of that app, made here when absent.
+1. A volume belongs to the app in the attested manifest; its key is a resource of that app, made here when absent, but
+   never in a repository that the settings give to another tenant.
 2. Until a volume is initialised, each opening gives a new grant to format it, and only the newest one counts.
 3. `initialised` needs that grant and stores the guest's record; afterwards no grant is ever given again, so a blank,
    foreign or swapped disk is told from a new one.
@@ -15,10 +16,9 @@ import hmac
 import json
 import os
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import derived, journal, leases, policies, resources
+from casemate.broker import access, derived, journal, leases, policies, resources
 from casemate.broker.refusals import Conflicting
 from casemate.broker.sessions import Session
 from casemate.crypto import recipient
@@ -51,7 +51,7 @@ def open_(broker: Broker, session: Session, name: str, size: int) -> tuple[dict[
     facts: dict[str, Any] = {"lease": session.lease or None}
 
     def act(tx: Connection) -> dict[str, Any] | tuple[Finding, ...]:
-        findings, volume = _judge(tx, session, name, broker.clock())
+        findings, volume = _judge(tx, broker, session, name)
         if volume is None or not all(f.ok for f in (*findings, *narrowed)):
             return (*findings, *narrowed)
         return _opened(tx, broker, session, volume, size, facts)
@@ -82,7 +82,7 @@ def initialised(broker: Broker, session: Session, name: str, grant: str, record:
         raise Malformed(f"volume record: at most {MAX_RECORD} bytes are allowed")
 
     def act(tx: Connection) -> tuple[Finding, ...]:
-        findings, _ = _judge(tx, session, name, broker.clock())
+        findings, _ = _judge(tx, broker, session, name)
         if not all(f.ok for f in findings):
             return findings
         known = vaulted.volume(tx, session.app_id or "", name)
@@ -111,7 +111,7 @@ def _narrowed(broker: Broker, session: Session, name: str) -> tuple[Finding, ...
     """What the tenant's resource policy says of the key; nothing where the built-in rules refuse, it opens none."""
     with broker.store.read() as tx:
         statement, _ = resources.running(tx, session)
-        findings, volume = _judge(tx, session, name, broker.clock())
+        findings, volume = _judge(tx, broker, session, name)
     if statement is None or volume is None or not all(f.ok for f in findings):
         return ()
     path = volume.key.removeprefix("kbs:///")
@@ -177,12 +177,12 @@ def _sized(key: bytes) -> bytes:
     return key
 
 
-def _judge(tx: Connection, session: Session, name: str, now: datetime) -> tuple[tuple[Finding, ...], Volume | None]:
+def _judge(tx: Connection, broker: Broker, session: Session, name: str) -> tuple[tuple[Finding, ...], Volume | None]:
     statement, manifest = resources.running(tx, session)
     volume = _listed(manifest, name)
     findings = [
         *resources.still(session, statement, manifest),
-        *leases.judge(tx, session, now),
+        *leases.judge(tx, session, broker.clock()),
         Finding(
             "volume.listed",
             f"volume {name} in the manifest",
@@ -192,13 +192,16 @@ def _judge(tx: Connection, session: Session, name: str, now: datetime) -> tuple[
         ),
     ]
     if volume is not None:
-        owned = vaulted.owner(tx, volume.key.removeprefix("kbs:///"))
+        path = volume.key.removeprefix("kbs:///")
+        owned = vaulted.owner(tx, path)
         theirs = owned is not None and owned.app_id != session.app_id
         hint = "" if volume.app == session.app_id else "another app's volume is not opened by this one"
         findings.append(
             Finding("volume.app", session.app_id or "an app", volume.app, hint, ok=volume.app == session.app_id)
         )
         findings.append(resources.owner(owned.app_id if theirs and owned else session.app_id, session.app_id))
+        if owned is None and statement is not None and not derived.is_derived(path):  # a key is about to be made there
+            findings.append(access.in_repo(broker, path, statement.founding.tenant))
     return tuple(findings), volume
 
 
