@@ -124,8 +124,7 @@ def test_one_batch_with_the_same_nonce_twice(log):
     batch, ticket = [], record.Ticket("twice", 1)
     for _ in range(2):
         pending = log.log.pending("attest", NOON, True, {"n": 1})
-        row = {"time": 1, "act": "attest", "genuine": True, "allowed": True, "findings": "[]"}
-        batch.append(Work(logs.Decision({**row, **dict.fromkeys(("app_id", "tee", "resource"))}, pending, ticket)))
+        batch.append(Work(logs.Decision(record.row(NOON, "attest", [], genuine=True), pending, ticket)))
     with log.store.write() as tx:
         log.log._commit(tx, batch)
     assert [type(work.error) for work in batch] == [type(None), AlreadySpent]
@@ -140,7 +139,7 @@ def test_rows_and_acts_of_others_share_the_transaction(log):
                 raise Refused.because("lease.live", expected="at most 1", found="2")
 
         pending = log.log.pending("release", NOON, True, {"n": 1})
-        row = {"time": 1, "act": "release", "genuine": True, "allowed": True, "findings": "[]"}
+        row = record.row(NOON, "release", [], genuine=True)
         log.log.record(logs.Decision(row, pending, None, rows, act))
 
     before = checkpoint(log).size

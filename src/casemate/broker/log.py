@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, Table, exc, insert
+from sqlalchemy import Connection, Table, exc
 
 from casemate.broker import opening
 from casemate.broker.shared import shared
 from casemate.broker.vault import KEY_SIZE, Vault
 from casemate.drivers.store import AlreadySpent, Store, record
 from casemate.drivers.store import log as entries
+from casemate.drivers.store.quick import Quick
 from casemate.drivers.store.registry import millis
 from casemate.drivers.store.writer import Work, Writer
 from casemate.errors import Malformed, Refused, Unavailable, Unusable
@@ -46,13 +47,24 @@ class Decision(NamedTuple):
     together: Callable[[Connection], None] | None = None
 
 
+class Key:
+    """A log key; its notes begin with the log's origin, which is its name."""
+
+    def __init__(self, key: ed25519.Ed25519PrivateKey, origin: str) -> None:
+        self.verifier, self._key = verifier(origin, key), key
+
+    def sign(self, text: str) -> str:
+        """The note of a checkpoint's text."""
+        return note.sign(text, self.verifier.name, self.verifier.public, self._key.sign(text.encode()))
+
+
 class Log:
     """The log on one store; every replica has one of these, and the store's lock puts them in turn."""
 
     def __init__(self, store: Store, vault: Vault, key: bytes, clock: Callable[[], datetime]) -> None:
         self.store, self.clock = store, clock
         self._vault, self._openings = vault, AESGCM(key)
-        self._private: dict[str, ed25519.Ed25519PrivateKey] = {}
+        self._keys: dict[str, Key] = {}
         self._counts: dict[tuple[int, str, str], int] = {}
         self._guard = threading.Lock()
         self._open: int | None = None  # a minute whose counts stand in the store and are no entry yet
@@ -121,22 +133,22 @@ class Log:
 
     def sign(self, tx: Connection, name: str, text: str) -> str:
         """A signed note under the shared key of that name, which another replica may have made a moment ago."""
-        if name not in self._private:
+        if name not in self._keys:
             sealed = record.key(tx, name)
             if sealed is None:
                 raise Unusable(f"the log's key {name} is not in the store", hint="restore the store from its backup")
-            self._private[name] = private(self._vault.open(f"key:{name}", sealed))
-        return signed(self._private[name], text)
+            self._keys[name] = Key(private(self._vault.open(f"key:{name}", sealed)), text.partition("\n")[0])
+        return self._keys[name].sign(text)
 
     def rotate(self, tx: Connection) -> str:
         """End the log's key and begin the next one, in a transaction that is under way; returns its vkey."""
         was, moment, raw = entries.lock(tx), self.clock(), os.urandom(KEY_SIZE)
         name = f"log.{millis(moment)}.{os.urandom(4).hex()}"
         record.add_key(tx, name, self._vault.seal(f"key:{name}", raw), moment)
-        self._private[name] = private(raw)
-        made = verifier(was.origin, self._private[name])
-        entries.change_key(tx, was, name, made.text(), sign=self.sign, now=moment)
-        return made.text()
+        self._keys[name] = Key(private(raw), was.origin)
+        vkey = self._keys[name].verifier.text()
+        entries.change_key(tx, was, name, vkey, sign=self.sign, now=moment)
+        return vkey
 
     def _commit(self, tx: Connection, batch: Sequence[Work[Decision]]) -> None:
         now, state = self.clock(), entries.lock(tx)
@@ -144,8 +156,8 @@ class Log:
         tickets = [d.spends for d in told if d.spends is not None]
         record.spend_all(tx, tickets, now, forget=self._forgets(now))
         record.add(tx, [d.row for d in told])
-        for table, values in _grouped(told):
-            tx.execute(insert(table), values)
+        for table, columns, values in _grouped(told):
+            Quick(tx).insert(table, columns, values)
         self._ungenuine += sum(d.entry is None for d in told)
         if self._ungenuine >= _TRIM_EVERY:
             record.trim(tx)
@@ -264,12 +276,6 @@ def verifier(origin: str, key: ed25519.Ed25519PrivateKey) -> note.Verifier:
     return note.Verifier(origin, raw)
 
 
-def signed(key: ed25519.Ed25519PrivateKey, text: str) -> str:
-    """The note of a checkpoint's text, which begins with the origin."""
-    name = verifier(text.partition("\n")[0], key)
-    return note.sign(text, name.name, name.public, key.sign(text.encode()))
-
-
 def _begin(log: Log, store: Store, key: ed25519.Ed25519PrivateKey) -> None:
     origin = f"casemate-log/{os.urandom(8).hex()}"
     try:
@@ -279,9 +285,11 @@ def _begin(log: Log, store: Store, key: ed25519.Ed25519PrivateKey) -> None:
         return  # another replica was first
 
 
-def _grouped(told: Sequence[Decision]) -> list[tuple[Table, list[dict[str, Any]]]]:
-    found: dict[tuple[Table, tuple[str, ...]], list[dict[str, Any]]] = {}
+def _grouped(told: Sequence[Decision]) -> list[tuple[Table, tuple[str, ...], list[list[Any]]]]:
+    """The rows of others by table and columns."""
+    found: dict[tuple[Table, tuple[str, ...]], list[list[Any]]] = {}
     for decision in told:
         for table, values in decision.rows:
-            found.setdefault((table, tuple(sorted(values))), []).append(values)
-    return [(table, values) for (table, _), values in found.items()]
+            columns = tuple(sorted(values))
+            found.setdefault((table, columns), []).append([values[name] for name in columns])
+    return [(table, columns, rows) for (table, columns), rows in found.items()]

@@ -17,12 +17,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from casemate.drivers.store import tables
 from casemate.drivers.store import tables_log as t
+from casemate.drivers.store.quick import Quick
 from casemate.drivers.store.registry import millis
 from casemate.errors import Malformed
 from casemate.ledger import history, merkle, note, tiles
 
 ROW = 1
 MINUTE = 60_000
+_STATE = 'SELECT origin, size, peaks, "key", checkpoint, "time" FROM log_state WHERE id = ?'
+_ADVANCE = 'UPDATE log_state SET size = ?, peaks = ?, "key" = ?, checkpoint = ?, "time" = ? WHERE id = ?'
+_TILE = 'SELECT hashes FROM log_tiles WHERE "level" = ? AND "number" = ?'
+_GROW = 'UPDATE log_tiles SET hashes = ? WHERE "level" = ? AND "number" = ?'
 _COUNTED = 256  # kinds of refusals in one minute's entry
 
 
@@ -95,13 +100,12 @@ def found(tx: Connection, origin: str, key: str, vkey: str, *, sign: Sign, now: 
 
 def state(tx: Connection, *, lock: bool = False) -> State | None:
     """The log's state, None where no log was begun; with `lock` nobody else appends until the transaction ends."""
-    query = select(t.log_state).where(t.log_state.c.id == ROW)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
-    if row is None:
+    found = Quick(tx).rows(_STATE + (" FOR UPDATE" if lock and tx.dialect.name != "sqlite" else ""), ROW)
+    if not found:
         return None
-    raw = bytes(row.peaks)
+    origin, size, raw, key, checkpoint, time = found[0]
     peaks = tuple(raw[i : i + merkle.SIZE] for i in range(0, len(raw), merkle.SIZE))
-    return State(row.origin, row.size, peaks, row.key, row.checkpoint, row.time)
+    return State(origin, size, peaks, key, checkpoint, time)
 
 
 def lock(tx: Connection) -> State:
@@ -119,19 +123,17 @@ def append(
     if not pending:
         return now
     leaves = [merkle.leaf(one.entry) for one in pending]
-    known = edge.at(now) if edge is not None else {}
+    quick, known = Quick(tx), edge.at(now) if edge is not None else {}
     for level, number, hashes in tiles.appended(now.size, leaves, reader(tx, known)):
         known[level, number] = hashes
         if tiles.width_at(level, number, now.size):
-            tx.execute(update(t.log_tiles).where(*_tile(level, number)).values(hashes=hashes))
+            quick.run(_GROW, hashes, level, number)
         else:
-            tx.execute(insert(t.log_tiles).values(level=level, number=number, hashes=hashes))
+            quick.insert(t.log_tiles, ("level", "number", "hashes"), [(level, number, hashes)])
     numbered = list(enumerate(pending, now.size))
-    tx.execute(insert(t.log_entries), [{"number": n, "entry": one.entry} for n, one in numbered])
-    openings = [{**one._asdict(), "number": n} for n, one in numbered]
-    for row in openings:
-        del row["entry"]
-    tx.execute(insert(t.log_openings), openings)
+    quick.insert(t.log_entries, ("number", "entry"), [(n, one.entry) for n, one in numbered])
+    opened = [(n, one.id, one.time, one.kind, one.app_id, one.tenant, one.sealed) for n, one in numbered]
+    quick.insert(t.log_openings, ("number", "id", "time", "kind", "app_id", "tenant", "sealed"), opened)
     grown = now._replace(size=now.size + len(leaves), peaks=merkle.extended(now.size, now.peaks, leaves))
     made = _signed(tx, now, grown, sign, moment)
     if edge is not None:
@@ -142,8 +144,7 @@ def append(
 def _signed(tx: Connection, was: State, grown: State, sign: Sign, moment: datetime) -> State:
     signed = sign(tx, grown.key, note.Checkpoint(grown.origin, grown.size, grown.root).text())
     made = grown._replace(checkpoint=signed, time=millis(moment))
-    values = {"size": made.size, "peaks": b"".join(made.peaks), "key": made.key, "checkpoint": signed}
-    tx.execute(update(t.log_state).where(t.log_state.c.id == ROW).values(**values, time=made.time))
+    Quick(tx).run(_ADVANCE, made.size, b"".join(made.peaks), made.key, signed, made.time, ROW)
     if made.size > was.size and made.time // MINUTE != was.time // MINUTE:
         tx.execute(insert(t.log_checkpoints).values(size=made.size, time=made.time, note=signed))
     return made
@@ -163,12 +164,8 @@ def reader(tx: Connection, known: dict[tuple[int, int], bytes] | None = None) ->
 
 def tile(tx: Connection, level: int, number: int) -> bytes:
     """The hashes of a tile as far as it is filled; empty when there is none."""
-    found = tx.execute(select(t.log_tiles.c.hashes).where(*_tile(level, number))).scalar_one_or_none()
-    return b"" if found is None else bytes(found)
-
-
-def _tile(level: int, number: int) -> tuple[Any, Any]:
-    return t.log_tiles.c.level == level, t.log_tiles.c.number == number
+    found = Quick(tx).rows(_TILE, level, number)
+    return bytes(found[0][0]) if found else b""
 
 
 def entries(tx: Connection, start: int, count: int) -> list[bytes]:

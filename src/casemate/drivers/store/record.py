@@ -11,11 +11,13 @@ from sqlalchemy import Connection, Delete, delete, exc, insert, select
 
 from casemate.drivers.store import tables as t
 from casemate.drivers.store.engine import AlreadySpent
+from casemate.drivers.store.quick import Quick, among
 from casemate.drivers.store.registry import millis, rfc3339
 from casemate.errors import Finding
 
 # Strangers can cause entries about evidence that is not genuine: only the newest of those are kept.
 MAX_UNGENUINE = 10_000
+_COLUMNS = ("time", "act", "genuine", "allowed", "app_id", "manifest_digest", "tee", "resource", "findings")
 # How long a nonce is remembered after its challenge expired: replicas' clocks may differ by so much.
 MARGIN = timedelta(hours=1)
 
@@ -69,7 +71,7 @@ def row(now: datetime, act: str, findings: Iterable[Finding], *, genuine: bool, 
 def add(tx: Connection, rows: list[dict[str, Any]]) -> None:
     """Record many decisions at once."""
     if rows:
-        tx.execute(insert(t.decisions), rows)
+        Quick(tx).insert(t.decisions, _COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
 
 
 def trim(tx: Connection) -> None:
@@ -125,8 +127,10 @@ def spend(tx: Connection, ticket: Ticket, now: datetime) -> None:
 
 def used(tx: Connection, nonces: Collection[str]) -> set[str]:
     """Which of these nonces were used before. Under the log's lock nobody else uses one meanwhile."""
-    c = t.spent_nonces.c.nonce
-    return set(tx.execute(select(c).where(c.in_(nonces))).scalars()) if nonces else set()
+    if not nonces:
+        return set()
+    query = f"SELECT nonce FROM spent_nonces WHERE nonce IN {among(len(nonces))}"  # noqa: S608 - question marks
+    return {row[0] for row in Quick(tx).rows(query, *nonces)}
 
 
 def spend_all(tx: Connection, tickets: Collection[Ticket], now: datetime, *, forget: bool) -> None:
@@ -134,7 +138,7 @@ def spend_all(tx: Connection, tickets: Collection[Ticket], now: datetime, *, for
     if forget:
         tx.execute(_over(now))
     if tickets:
-        tx.execute(insert(t.spent_nonces), [{"nonce": one.nonce, "spent": one.ends} for one in tickets])
+        Quick(tx).insert(t.spent_nonces, ("nonce", "spent"), list(tickets))
 
 
 def _over(now: datetime) -> Delete:
