@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from casemate.api import logs, server
+from casemate.api import logs, pool, server
 from casemate.broker import settings
 from casemate.broker.assemble import assemble
 from casemate.broker.meter import Meter
@@ -55,7 +55,7 @@ def main(folder: Path, file: Path) -> None:
         clocks = {t: time.pthread_getcpuclockid(t.ident) for t in threading.enumerate() if t.ident}
         threads = {t.name: time.clock_gettime(clock) for t, clock in clocks.items()}
         told = {**meter.spent, "loop": threads["MainThread"], "writer": threads.get("casemate log", 0.0)}
-        told["pool"] = sum(time.clock_gettime(c) for t, c in clocks.items() if t.name.startswith("AnyIO"))
+        told["pool"] = sum(time.clock_gettime(c) for t, c in clocks.items() if t.name.startswith(pool.NAME))
         fresh = file.with_suffix(".new")
         fresh.write_text(json.dumps({**told, "process": time.process_time()}))
         fresh.rename(file)

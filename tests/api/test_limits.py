@@ -311,7 +311,7 @@ def dropped(peer):
 
 @pytest.mark.parametrize("said", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: y"])
 def test_a_head_that_never_ends_is_given_up(service, said, monkeypatch):
-    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("casemate.api.protocol.HEAD_SECONDS", 0.3)
     with opened(service) as peer:
         peer.sendall(said)
         assert dropped(peer)
@@ -320,7 +320,7 @@ def test_a_head_that_never_ends_is_given_up(service, said, monkeypatch):
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
 def test_a_later_head_that_never_ends_is_given_up_too(service, path, monkeypatch):
-    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("casemate.api.protocol.HEAD_SECONDS", 0.5)
     whole = b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     with opened(service) as peer:
         for _ in range(2):
@@ -343,7 +343,7 @@ def test_a_handshake_that_never_ends_is_given_up(tmp_path, monkeypatch):
 
 
 def test_one_peer_leaves_connections_to_others_and_gets_them_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 3)
+    monkeypatch.setattr("casemate.api.protocol.HEAD_SECONDS", 3)
     made = brokers.start(tmp_path, connections=16)
     held = []
     try:

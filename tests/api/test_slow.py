@@ -16,7 +16,7 @@ MANY = 60
 @pytest.fixture
 def hurried(tmp_path, monkeypatch):
     """A broker without patience."""
-    monkeypatch.setattr("casemate.api.server.HEAD_SECONDS", 1.0)
+    monkeypatch.setattr("casemate.api.protocol.HEAD_SECONDS", 1.0)
     monkeypatch.setattr("casemate.api.server.HANDSHAKE_SECONDS", 1.0)
     monkeypatch.setattr("casemate.api.server.KEEP_ALIVE", 1)
     monkeypatch.setattr("casemate.api.answers.BODY_SECONDS", 1.0)

@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from casemate.api import peers, strict
+from casemate.api.pool import Pool
+from casemate.broker import held
 from casemate.broker.refusals import Conflicting, Missing, NoPath, Unauthenticated
 from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
@@ -48,6 +50,7 @@ RULES = "casemate.rules"  # where a request's scope keeps the failed rules of it
 
 BODY_SECONDS = 30.0
 BODY_PACE = 128 << 10  # bytes a second that a long body must come with after that
+_SHORT = 64 << 10  # a body that is read without asking who sends it
 _DRAIN_BYTES = 20 << 20
 _DRAIN_SECONDS = 3
 
@@ -99,16 +102,25 @@ def route(
 ) -> Endpoint:
     """An endpoint that reads at most `limit` bytes and runs `act` in a thread: it computes and waits for disks.
 
-    `gate` is asked before the body is read, so that only those who may come in can send much.
+    `gate` is asked before a long body is read, so that only those who may come in can send much; with a short one they
+    share a thread's turn. No answer leaves before what was decided for it is on disk (`casemate.broker.held`).
     """
 
+    def both(request: Request, body: bytes) -> Response:
+        if gate is not None:
+            gate(request)
+        return act(request, body)
+
     async def endpoint(request: Request) -> Response:
-        if gate is not None and (refused := await run_in_threadpool(_guarded, _passing(gate), request, b"")):
-            return refused
-        held = [0]
+        whole: Callable[[Request, bytes], Response] = both
+        if gate is not None and _length(request) > min(limit, _SHORT):
+            if refused := await _run(_passing(gate), request, b""):
+                return refused
+            whole = act
+        taken = [0]
         try:
-            body = await _body(request, limit, held)
-            return await run_in_threadpool(_guarded, act, request, body)
+            body = await _body(request, limit, taken)
+            return await _run(whole, request, body)
         except TooLarge as error:
             await _drain(request)
             return _error(413, "PayloadTooLarge", error)
@@ -119,9 +131,30 @@ def route(
         except ClientDisconnect:
             return Response(status_code=400)
         finally:
-            request.app.state.intake.give(held[0], _who(request))
+            if taken[0]:
+                request.app.state.intake.give(taken[0], _who(request))
 
     return endpoint
+
+
+async def _run(act: Callable[[Request, bytes], R], request: Request, body: bytes) -> R | Response:
+    """`act` in a thread; its answer, or the error of recording what it decided, once that is on disk or failed.
+
+    Cancelled, it gives no answer at all, and `casemate.api.protocol` lets none be made up.
+    """
+    pool: Pool = request.app.state.pool
+    with held.collecting() as holds:
+        try:
+            made = await pool.run(_guarded, act, request, body)
+        except Exception as error:  # noqa: BLE001 - as if the act had raised it: what it decided is waited for
+            made = unexpected(error)
+    if not holds:
+        return made
+    try:
+        await held.settled(holds)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer that was made is not given
+        return _failed(error, request)
+    return made
 
 
 def carried(act: Callable[[Request, bytes], Response], request: Request, body: bytes) -> Response:
@@ -160,12 +193,16 @@ def _passing(gate: Callable[[Request], None]) -> Callable[[Request, bytes], None
 def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) -> R | Response:
     try:
         return act(request, body)
-    except CasemateError as error:
-        if isinstance(error, Refused):
-            request.scope[RULES] = [finding.rule for finding in error.findings if not finding.ok]
-        return failure(error, request)
     except Exception as error:  # noqa: BLE001 - the caller gets a number, the log gets the trace
+        return _failed(error, request)
+
+
+def _failed(error: Exception, request: Request) -> Response:
+    if not isinstance(error, CasemateError):
         return unexpected(error)
+    if isinstance(error, Refused):
+        request.scope[RULES] = [finding.rule for finding in error.findings if not finding.ok]
+    return failure(error, request)
 
 
 def unexpected(error: Exception) -> JSONResponse:
@@ -179,24 +216,37 @@ def _trace(error: Exception) -> Any:
     return RuntimeError, RuntimeError("see the frames"), error.__traceback__
 
 
-async def _body(request: Request, limit: int, held: list[int]) -> bytes:
-    """The body; `held[0]` is what it took of the intake. It must come in the time that its length deserves."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+def _length(request: Request) -> float:
+    """Bytes that the body has by its head; infinite when that says nothing of it."""
+    length: float = 0
+    for name, value in request.scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else math.inf
+        if name == b"transfer-encoding":
+            length = math.inf
+    return length
+
+
+async def _body(request: Request, limit: int, taken: list[int]) -> bytes:
+    """The body; `taken[0]` is what it took of the intake. It must come in the time that its length deserves."""
+    declared = _length(request)
+    if not declared:
+        return b""
+    if limit < declared < math.inf:
         raise TooLarge(f"the body has {declared} bytes, at most {limit} are allowed")
-    seconds = BODY_SECONDS + (int(declared) if declared.isdigit() else limit) / BODY_PACE
+    seconds = BODY_SECONDS + min(declared, limit) / BODY_PACE
     try:
         async with asyncio.timeout(seconds):
-            return await _read(request, limit, held)
+            return await _read(request, limit, taken)
     except TimeoutError as error:
         raise Slow(f"the body did not come within {seconds:.0f} seconds") from error
 
 
-async def _read(request: Request, limit: int, held: list[int]) -> bytes:
+async def _read(request: Request, limit: int, taken: list[int]) -> bytes:
     found, who = bytearray(), _who(request)
     async for chunk in request.stream():
         request.app.state.intake.take(len(chunk), who)
-        held[0] += len(chunk)
+        taken[0] += len(chunk)
         found += chunk
         if len(found) > limit:
             raise TooLarge(f"the body has more than the {limit} bytes that are allowed")

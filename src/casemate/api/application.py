@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -35,6 +34,7 @@ from casemate.api import (
 from casemate.api.answers import TYPES, Intake
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
+from casemate.api.pool import Pool
 from casemate.broker import shapes, sweeping
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def app(broker: Broker) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        to_thread.current_default_thread_limiter().total_tokens = broker.settings.threads
-        with sweeping.begun(broker):
+        with contextlib.closing(made.state.pool), sweeping.begun(broker):
             yield
 
     shapes.ready(broker.settings.refused_tees)
@@ -68,6 +67,7 @@ def app(broker: Broker) -> Starlette:
     )
     made.router.redirect_slashes = False  # a path is what it is; a redirect would repeat the caller's Host
     made.state.intake = Intake(BODIES)
+    made.state.pool = Pool(broker.settings.threads)
     made.state.trials = trials.Turns()
     made.state.metrics = metrics
     made.state.strict = broker.settings.strict_trustee

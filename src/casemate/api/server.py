@@ -1,12 +1,10 @@
 """The server: uvicorn on the broker's own key, TLS 1.3 unless the operator allows 1.2, a graceful end on SIGTERM.
 
-A connection costs memory and one of `connections`, so it has to be used: the TLS handshake, each request's head and the
-pause between two requests have their time, and one peer gets a share of all connections.
+What a connection may do and how long it may take for it is told in `casemate.api.protocol`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -16,11 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import uvloop
 
-from casemate.api import clients, peers
-from casemate.api.application import MAX_HEAD, app
+from casemate.api import clients
+from casemate.api.application import app
 from casemate.api.logs import log_to
+from casemate.api.protocol import Protocol
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
 from casemate.errors import Unusable
 
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["log_to", "serve", "server"]
 
 HANDSHAKE_SECONDS = 15.0
-HEAD_SECONDS = 15.0  # from the handshake, or from a later request's first byte, to the head's end
 KEEP_ALIVE = 30
 GROUPS = "X25519MLKEM768:X25519:prime256v1"
-_GOODBYE_SECONDS = 0.3
 _LOG = logging.getLogger("casemate.api")
 
 
@@ -86,10 +83,9 @@ def server(broker: Broker) -> uvicorn.Server:
         app(broker),
         host=settings.host,
         port=settings.port,
-        http=type("Protocol", (_Protocol,), {"most": settings.connections}),
+        http=type("Protocol", (Protocol,), {"most": settings.connections}),
         ws="none",
         loop="casemate.api.server:Loop",
-        h11_max_incomplete_event_size=MAX_HEAD,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=settings.drain_seconds,
         ssl_certfile=str(settings.folder / TLS_CERTIFICATE),
@@ -103,66 +99,14 @@ def server(broker: Broker) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with less patience for TLS handshakes: until they are done no protocol sees the connection."""
+class Loop(uvloop.Loop):
+    """uvloop's loop, with less patience for TLS handshakes: until they are done no protocol sees the connection."""
 
     async def create_server(self, *args: Any, **options: Any) -> Any:
-        """As asyncio's."""
+        """As uvloop's."""
         if options.get("ssl") is not None:
             options.setdefault("ssl_handshake_timeout", HANDSHAKE_SECONDS)
         return await super().create_server(*args, **options)
-
-
-class _Protocol(H11Protocol):
-    """h11 that drops a peer who is silent where a request's head is due, or who has too many connections.
-
-    And a peer that keeps an idle TLS connection open does not hold up the end of the server.
-    """
-
-    peer = ""
-    most = 1000  # connections of the whole process
-    _head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
-        """Count the connection for its peer and wait for a request."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, **clients.shown(transport)}
-        self.peer = peers.peer(self.client[0] if self.client else None)
-        own = sum(getattr(other, "peer", "") == self.peer for other in self.connections)
-        if own > peers.share(self.peer, self.most) or len(self.connections) > self.most:
-            transport.abort()
-            return
-        self._await_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Read on; between two requests a byte begins a head."""
-        if not self._busy() and self._head is None:
-            self._await_head()
-        super().data_received(data)
-        if self._busy():
-            self._stop_waiting()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _busy(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _await_head(self) -> None:
-        self._head = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def shutdown(self) -> None:
-        """Close when idle; asyncio would wait half a minute for the peer to say goodbye."""
-        super().shutdown()
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
 
 def harden(context: ssl.SSLContext, minimum: str) -> ssl.SSLContext:
