@@ -69,3 +69,39 @@ def test_an_enclave_image(casemate, tmp_path):
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()[1:]} >= {"pcr0", "pcr1", "pcr2"}
     assert casemate("measure", "--tee", "nitro", "--image", "enclave.eif", "--firmware", "snp.fd")[0] == 2
+
+
+@pytest.mark.parametrize("command", [("measure",), ("guest", "measure")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tee", "snp", "--firmware", "bad.fd"), "firmware: 9 bytes"),
+        (("--tee", "snp", "--firmware", "tdx.fd"), "SEV metadata"),
+        (("--tee", "tdx", "--firmware", "snp.fd"), "trust domain"),
+        (("--tee", "snp", "--firmware", "snp.fd", "--cpu", "486"), "486"),
+        (("--tee", "sev"), "not known"),
+        (("--tee", "cca"), "not measured from a launch"),
+        (("--tee", "nitro"), "image file"),
+    ],
+)
+def test_inputs_are_looked_at_before_anything_is_built(casemate, tmp_path, monkeypatch, command, arguments, message):
+    from casemate.host import guestimage
+
+    def build(*_):
+        raise AssertionError("the guest image was built first")
+
+    monkeypatch.setattr(guestimage, "ensure", build)
+    (tmp_path / "bad.fd").write_bytes(b"no pages\n")
+    option = "--vcpu-type" if command == ("measure",) else "--cpu-type"
+    code, out, err = casemate(*command, *(option if word == "--cpu" else word for word in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("tee", ["tpm", "snp", "tdx"])
+def test_a_rehearsal_finds_nothing_wrong_with_what_is_good(tee):
+    from casemate.host import measuring
+
+    own = {"tpm": b"", "snp": firmware(), "tdx": tdx_firmware()}[tee]
+    measuring.rehearse(room(tee), Launch(firmware=own, vcpus=2))
+    measuring.rehearse(room(tee), Launch())

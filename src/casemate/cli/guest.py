@@ -56,13 +56,16 @@ def measure(tee: str, firmware: Path | None, vcpus: int, cpu_type: str, initdata
     import hashlib
 
     from casemate import tee as rooms
-    from casemate.host import guestimage
+    from casemate.host import guestimage, measuring
+    from casemate.schema.launch import Launch
 
     digest = hashlib.sha256(image_arguments.whole(initdata, _MAX_INITDATA)).digest() if initdata else None
     other = image_arguments.whole(firmware, _MAX_FIRMWARE) if firmware else None
+    room = rooms.room(tee)
+    measuring.rehearse(room, Launch(firmware=other or b"", vcpus=vcpus, cpu_type=cpu_type, initdata_digest=digest))
     image = guestimage.ensure(output.note)
     launch = image.launch(digest, vcpus, cpu_type=cpu_type, firmware=other)
-    values = rooms.room(tee).measure(launch).values
+    values = room.measure(launch).values
     facts = {"tee": tee, "image": str(image.folder), "vcpus": vcpus, "cpu_type": cpu_type, "values": values}
     output.emit(facts, as_json=as_json, text=lambda: _show(f"{tee}, image {image.folder}", values))
 

@@ -7,6 +7,7 @@ the one that is named, or the guest image's `firmware.<role>.fd`.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,15 @@ from casemate.tee.room import Room
 if TYPE_CHECKING:
     from casemate.host.guestimage import GuestImage
 
-__all__ = ["Sources", "launch"]
+__all__ = ["Sources", "launch", "rehearse"]
 
 _LIMITS = {"firmware": 64 << 20, "kernel": 256 << 20, "initrd": 1 << 30, "image": 1 << 30, "event_log": 1 << 20,
            "command_line_file": 64 << 10, "initdata": 4 << 20}  # fmt: skip
+# The shortest PE image there is: no section ("PE Format": where the headers are at 0x3c, magic of PE32+, their size).
+_KERNEL = (
+    b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0".ljust(24, b"\0")
+    + struct.pack("<H58xI", 0x20B, 0x100).ljust(0xA8, b"\0")
+)  # fmt: skip
 Progress = Callable[[str], None]
 
 
@@ -66,13 +72,32 @@ def launch(sources: Sources, room: Room, progress: Progress) -> tuple[Launch, st
         if not sources.kernel and (sources.initrd or line is not None):
             raise Unusable("an initrd and a command line need a kernel", hint="give --kernel too")
         return msgspec.structs.replace(plain, **given), "files"
+    changes = {name: data for name, data in given.items() if data}
+    rehearse(room, msgspec.structs.replace(plain, **changes))
     from casemate.host import guestimage
 
     image = guestimage.ensure(progress)
-    changes = {name: data for name, data in given.items() if data}
     if line is None:
         plain = msgspec.structs.replace(plain, command_line=image.command_line)
     return _of_image(image, room, plain, changes), f"guest image {image.folder}"
+
+
+def rehearse(room: Room, given: Launch) -> None:
+    """Measure what was given with stand-ins for the guest image's files: what is wrong with it is said before a build.
+
+    Where the firmware is to come from the image, nothing can be said about a platform that needs one of its own.
+    """
+    launch = msgspec.structs.replace(given, kernel=_KERNEL, initrd=given.initrd or b"initrd")
+    if given.firmware or not _own_firmware(room, launch):
+        room.measure(launch)
+
+
+def _own_firmware(room: Room, launch: Launch) -> bool:
+    """Whether a platform needs a firmware build of its own; one that is not started here at all needs none."""
+    try:
+        return room.machine(launch).firmware != "generic"
+    except Unusable:
+        return False
 
 
 def _of_image(image: GuestImage, room: Room, plain: Launch, changes: dict[str, Any]) -> Launch:
