@@ -9,6 +9,7 @@ from casemate.host import guestimage, measuring
 from casemate.host.guestimage.image import describe
 from casemate.host.measuring import Sources
 from casemate.tee import room
+from casemate.testing import ovmf
 
 
 @pytest.fixture
@@ -75,7 +76,10 @@ def test_a_platform_with_a_firmware_of_its_own(image, files):
     (image.folder / "firmware.amdsev.fd").write_bytes(b"sev")
     found, _ = launch("snp")
     assert (found.firmware, found.recorded) == (b"sev", {})
-    assert launch("snp", **files("firmware"))[0].firmware == b"firmware"
+    (image.folder / "own.fd").write_bytes(ovmf.firmware())
+    assert launch("snp", firmware=image.folder / "own.fd")[0].firmware == ovmf.firmware()
+    with pytest.raises(Malformed, match="firmware"):  # said before the image is asked for
+        launch("snp", **files("firmware"))
 
 
 def test_nothing_but_a_firmware(files):
