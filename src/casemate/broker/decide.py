@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from casemate.broker import hearing, journal, leases, policies, proof, questions, resources, sessions
+from casemate.broker import consult, hearing, journal, leases, policies, proof, questions, resources, sessions
 from casemate.broker.sessions import Session
-from casemate.drivers.store import registry
 from casemate.policy import appraise
 from casemate.release import ear
 from casemate.tee import composite
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from casemate.broker.assemble import Broker
-    from casemate.drivers.store.known import View
-    from casemate.schema.app import AppStatement
     from casemate.schema.kbs import Attestation, AuthRequest
-    from casemate.schema.reference import ReferenceValues
 
 
 @dataclass(frozen=True)
@@ -75,38 +69,34 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
         judged = hearing.verify(subject, endorsements, now)  # 7
         lap("verify")
         claims = composite.joined(judged)
-        manifest = hearing.manifest(subject)
+        manifest, digest = hearing.manifest(subject)
         bound = hearing.told(subject) if claims.init_data else None
 
-    with broker.store.read() as tx:  # 8: the releases in the store are the ledger for now
-        known = broker.store.known.at(tx)
-        statement = _statement(known, tx, manifest.app) if manifest else None
-        base = policies.basis(broker, tx, statement.founding.tenant if statement else "", now, known)
-        references = _references(known, tx, claims.tee, base.tenant or None)
-        leased = leases.seen(tx, statement.app_id if statement else None, renews, now)
+    known = consult.consult(broker, claims, manifest, renews, now)  # 8
     lap("consult")
     decision = appraise.appraise(  # 9
         claims,
         manifest,
-        statement,
-        references=references,
+        known.statement,
+        references=known.references,
         broker_pin=broker.pin,
         now=now,
         cautions=frozenset(broker.settings.accepted_cautions),
+        digest=digest,
     )
     lap("appraise")
     submods = ear.submods(judged, decision.findings, subject.runtime, bound)
-    shaped = policies.attestation(broker, base, judged, decision.findings, submods, initdata=bound)
+    shaped = policies.attestation(broker, known.basis, judged, decision.findings, submods, initdata=bound)
     lap("policy")
     session = sessions.begun(
         claims,
-        statement.app_id if statement else None,
-        manifest.digest if manifest else None,
+        known.app_id,
+        digest,
         subject.tee_pubkey,
         expires=sessions.until(now, broker.settings.token_seconds),
         proofs=(proof.evidence(subject.evidence), proof.collateral(endorsements)),
     )
-    lease = leases.plan(broker, leased, session, renews, now, allowed=decision.allowed and not shaped.findings)
+    lease = leases.plan(broker, known.leased, session, renews, now, allowed=decision.allowed and not shaped.findings)
     session = structs.replace(session, lease=lease.id, lease_until=lease.until)
     findings = (*claims.checks, *decision.findings, *shaped.findings, *lease.findings)
     kept = policies.kept(broker, session, shaped, allowed=all(f.ok for f in findings), recorded=lease.recorded)
@@ -121,15 +111,6 @@ def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> 
     return Admitted(token, broker.cookies.seal(session), receipt, lease.id, leases.left(session, now))
 
 
-def _references(known: View, tx: Connection, tee: str, tenant: str | None) -> tuple[ReferenceValues, ...]:
-    """The reference values of a TEE that the broker and the tenant have."""
-    return known.get(("references", tee, tenant), lambda: registry.references(tx, tee, tenant))
-
-
-def _statement(known: View, tx: Connection, app_id: str) -> AppStatement | None:
-    return known.get(("statement", app_id), lambda: registry.statement(tx, app_id))
-
-
 def release(
     broker: Broker,
     session: Session,
@@ -141,9 +122,12 @@ def release(
 ) -> resources.Grant:
     """Step 10: a resource, sealed to the attested guest's key; nothing but its version when the guest has that one."""
     now, lap = broker.clock(), broker.meter.laps("release")
-    findings = policies.judge(broker, session, path, query=query)  # asked before existence
+    with broker.store.read() as tx:
+        asked = policies.ask(broker, tx, session, path)
+        held = resources.held(broker, tx, path, version) if asked.open else None
+    findings = policies.judge(broker, session, asked, query=query)  # before what is there, or not, is told
     lap("judge")
-    grant = resources.seal(broker, session, path, known, version) if all(f.ok for f in findings) else None
+    grant = resources.seal(broker, session, path, known, held) if held and all(f.ok for f in findings) else None
     lap("seal")
     if grant is None or grant.sealed is not None:  # a poll that hands over nothing is no entry
         facts = {"version": grant.version, "lease": session.lease} if grant else None

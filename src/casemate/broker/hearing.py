@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from casemate.boot import initdata
 from casemate.broker import questions
 from casemate.broker.refusals import Unauthenticated
@@ -22,7 +24,7 @@ from casemate.errors import Malformed, Refused, Unusable
 from casemate.release import ear, initclaims
 from casemate.release import session as rcar
 from casemate.schema.claims import Claims
-from casemate.schema.endorsements import Endorsements
+from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.schema.kbs import Attestation, AuthRequest
 from casemate.schema.manifest import Manifest
@@ -43,7 +45,10 @@ _SMALL = 64 << 10
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be judged: evidence, the request it must answer, the guest's key, the nonce, what we kept of it."""
+    """What is to be judged: evidence, the request it must answer, the guest's key, the nonce, what we kept of it.
+
+    `anchors` are the roots that this broker trusts.
+    """
 
     evidence: Evidence
     request: Request
@@ -51,6 +56,7 @@ class Subject:
     nonce: str
     expires: float = 0.0
     state: dict[str, bytes] = field(default_factory=dict, repr=False)
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def ticket(self) -> record.Ticket:
@@ -112,8 +118,9 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
             hint="evidence serves one session; start again at /kbs/v0/auth",
         )
     with broker.store.read() as tx:
-        if record.is_spent(tx, ticket(question.nonce)):
+        if record.used(tx, [ticket(question.nonce)]):
             raise replay()
+        anchors = questions.trusted(broker, tx)
     tee_pubkey = recipient.members(runtime.tee_pubkey)
     document = _document(said)
     additional = said.tee_evidence.additional_evidence
@@ -132,6 +139,7 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
         nonce=question.nonce,
         expires=question.expires,
         state=question.state,
+        anchors=anchors,
     )
 
 
@@ -154,16 +162,20 @@ def initdata_digest(document: bytes) -> bytes:
 
     One that cannot be read is told so once its evidence was judged (`manifest`): until then it is anybody's.
     """
-    head, _, _ = document[: _MAX_HEAD + 2].partition(b"\n[")
-    try:
-        name = str(tomllib.loads(head.decode("utf-8")).get("algorithm", "sha256")).lower().replace("-", "")
-    except (ValueError, RecursionError):
-        name = "sha256"
+    name = _algorithm(document[: _MAX_HEAD + 2].partition(b"\n[")[0])
     if name == "sm3":
         return sm3.digest(document)
     if name not in _HASHES:
         raise Malformed(f"initdata: algorithm {' or '.join((*_HASHES, 'sm3'))} is wanted")
     return hashlib.new(name, document).digest()
+
+
+@lru_cache(maxsize=64)
+def _algorithm(head: bytes) -> str:
+    try:
+        return str(tomllib.loads(head.decode("utf-8")).get("algorithm", "sha256")).lower().replace("-", "")
+    except (ValueError, RecursionError):
+        return "sha256"
 
 
 def endorse(broker: Broker, subject: Subject) -> Endorsements:
@@ -179,9 +191,8 @@ def endorse(broker: Broker, subject: Subject) -> Endorsements:
         ) from error
     tee = subject.evidence.tee
     case = questions.papers(broker, tee)
-    return asking.endorsed(
-        tee, case, questions.anchored(broker, gathered), asking.Question(subject.nonce, subject.state)
-    )
+    anchored = structs.replace(gathered, anchors=subject.anchors)
+    return asking.endorsed(tee, case, anchored, asking.Question(subject.nonce, subject.state))
 
 
 def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> tuple[Claims, ...]:
@@ -190,11 +201,11 @@ def verify(subject: Subject, endorsements: Endorsements, now: datetime) -> tuple
     return composite.verify_all(subject.evidence, endorsements, subject.request, now, device=bound)
 
 
-def manifest(subject: Subject) -> Manifest | None:
-    """The manifest in the attested initdata; None when a guest brought none, as CoCo's guests do."""
+def manifest(subject: Subject) -> tuple[Manifest | None, str | None]:
+    """The manifest in the attested initdata and its digest; None when a guest brought none, as CoCo's guests do."""
     document = subject.evidence.initdata
     if document is None:
-        return None
+        return None, None
     return _brought(document) if len(document) <= _SMALL else _brought.__wrapped__(document)
 
 
@@ -210,9 +221,10 @@ _said = lru_cache(maxsize=128)(initclaims.claims)
 
 
 @lru_cache(maxsize=128)
-def _brought(document: bytes) -> Manifest | None:
+def _brought(document: bytes) -> tuple[Manifest | None, str | None]:
     """All guests of a release bring the same document; what cannot be read is read again each time."""
-    return initdata.parse(document).manifest if _has_manifest(document) else None
+    found = initdata.parse(document).manifest if _has_manifest(document) else None
+    return found, found.digest if found is not None else None
 
 
 def replay() -> Unauthenticated:

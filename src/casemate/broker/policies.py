@@ -216,25 +216,45 @@ def kept(
     return {**recorded, **tidy, "rows": (*recorded.get("rows", ()), (attestations, row))}
 
 
-def judge(
-    broker: Broker, session: Session, path: str, *, plugin: str = "resource", query: dict[str, str] | None = None
-) -> tuple[Finding, ...]:
-    """Whether this guest may read `path` now: the built-in rules, and the tenant's resource policy."""
+@dataclass(frozen=True)
+class Asked:
+    """What the store says of a guest that asks for `path`: the built-in rules, and the policy that is to be asked."""
+
+    path: str
+    built_in: tuple[Finding, ...]
+    policy: Stored | None
+    text: str
+    tenant: str
+
+    @property
+    def open(self) -> bool:
+        """Whether the built-in rules allow it: what they refuse, no policy opens."""
+        return all([f.ok for f in self.built_in])  # noqa: C419 - a list is faster than a generator here
+
+
+def ask(broker: Broker, tx: Connection, session: Session, path: str) -> Asked:
+    """What `judge` rests on, read in a transaction."""
     repo = path.partition("/")[0]
     mapped = broker.settings.repos.get(repo)
-    with broker.store.read() as tx:
-        known = broker.store.known.at(tx)
-        owned = vaulted.owner(tx, path)
-        tenant = mapped if mapped is not None else _holder(known, tx, owned)
-        policy = current(known, tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
-        text = _text(broker, tx, policy) if policy is not None else ""
-        shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
-        alone = session.manifest_digest is None and shared and policy is not None
-        built_in = () if alone else resources.judge(broker, tx, known, session, path, owned)
-    if policy is None or (built_in and not all(f.ok for f in built_in)):
-        return built_in  # what the built-in rules refuse, no policy opens
-    asked = inputs.resource(plugin, path, query or {})
-    return (*built_in, _resource(broker, session, (policy, text), asked, tenant or ""))
+    known = broker.store.known.at(tx)
+    owned = vaulted.owner(tx, path)
+    tenant = mapped if mapped is not None else _holder(known, tx, owned)
+    policy = current(known, tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
+    text = _text(broker, tx, policy) if policy is not None else ""
+    shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
+    alone = session.manifest_digest is None and shared and policy is not None
+    built_in = () if alone else resources.judge(broker, tx, known, session, path, owned)
+    return Asked(path, built_in, policy, text, tenant or "")
+
+
+def judge(
+    broker: Broker, session: Session, asked: Asked, *, plugin: str = "resource", query: dict[str, str] | None = None
+) -> tuple[Finding, ...]:
+    """Whether this guest may read a path now: the built-in rules, and the tenant's resource policy."""
+    if asked.policy is None or not asked.open:
+        return asked.built_in
+    data = inputs.resource(plugin, asked.path, query or {})
+    return (*asked.built_in, _resource(broker, session, (asked.policy, asked.text), data, asked.tenant))
 
 
 def _holder(known: View, tx: Connection, owned: vaulted.Owned | None) -> str | None:

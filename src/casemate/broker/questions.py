@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from casemate.broker import sessions
 from casemate.broker.sessions import Challenge
 from casemate.drivers.store import registry
 from casemate.errors import Refused, Unusable
 from casemate.release.session import make_nonce
-from casemate.schema.endorsements import Endorsements
+from casemate.schema.endorsements import Anchor, Endorsements
 from casemate.tee import asking, files
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from casemate.broker.assemble import Broker
     from casemate.schema.kbs import AuthRequest
@@ -37,11 +41,14 @@ def question(broker: Broker, tee: str, asked: AuthRequest, salt: bytes) -> tuple
 
 def anchored(broker: Broker, gathered: Endorsements | None = None) -> Endorsements:
     """`gathered` with the anchors that this broker trusts, and no others."""
-    from msgspec.structs import replace
-
     with broker.store.read() as tx:
-        anchors = broker.store.known.at(tx).get("anchors", lambda: registry.anchors(tx))
-    return replace(gathered or Endorsements(), anchors=anchors)
+        anchors = trusted(broker, tx)
+    return structs.replace(gathered or Endorsements(), anchors=anchors)
+
+
+def trusted(broker: Broker, tx: Connection) -> tuple[Anchor, ...]:
+    """The anchors that this broker trusts."""
+    return broker.store.known.at(tx).get("anchors", lambda: registry.anchors(tx))
 
 
 def papers(broker: Broker, tee: str) -> files.Case:

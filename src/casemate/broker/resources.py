@@ -55,10 +55,12 @@ def judge(  # noqa: PLR0917 - what a transaction has read already
     broker: Broker, tx: Connection, known: View, session: Session, path: str, owned: vaulted.Owned | None
 ) -> tuple[Finding, ...]:
     """Whether this guest may read `path` now: release still active, listed in its manifest, owned by its app."""
-    statement, manifest = known.get(("running", session.app_id, session.manifest_digest), lambda: running(tx, session))
+    statement, manifest, listed = known.get(
+        ("running", session.app_id, session.manifest_digest), lambda: _running(tx, session)
+    )
     lease = leases.judge(tx, session, broker.clock())
     theirs = session.app_id if derived.is_derived(path) else owned.app_id if owned else None
-    return (*still(session, statement, manifest), _listed(manifest, path), owner(theirs, session.app_id), *lease)
+    return (*still(session, statement, manifest), _listed(listed, path), owner(theirs, session.app_id), *lease)
 
 
 def running(tx: Connection, session: Session) -> tuple[AppStatement | None, Manifest | None]:
@@ -67,6 +69,12 @@ def running(tx: Connection, session: Session) -> tuple[AppStatement | None, Mani
         return None, None
     raw = registry.manifest(tx, session.app_id, session.manifest_digest)
     return registry.statement(tx, session.app_id), manifests.parse(raw) if raw is not None else None
+
+
+def _running(tx: Connection, session: Session) -> tuple[AppStatement | None, Manifest | None, frozenset[str]]:
+    """`running`, and every resource that the manifest lists."""
+    statement, manifest = running(tx, session)
+    return statement, manifest, manifest.resources() if manifest is not None else frozenset()
 
 
 def still(session: Session, statement: AppStatement | None, manifest: Manifest | None) -> tuple[Finding, ...]:
@@ -94,19 +102,33 @@ def owner(found: str | None, wanted: str | None) -> Finding:
     return Finding("resource.owner", wanted or "an app", "this app" if ok else "another app or nobody", hint, ok=ok)
 
 
-def seal(broker: Broker, session: Session, path: str, known: int | None, version: int | None = None) -> Grant:
-    """A version for this guest's key, by default the newest; `Missing` when it doesn't open (any more)."""
-    left = leases.left(session, broker.clock())
+@dataclass(frozen=True)
+class Held:
+    """What the store holds at a path: the version that was asked for, sealed, or who owns the path where none opens."""
+
+    wanted: int | None
+    found: vaulted.Version | None = None
+    owned: vaulted.Owned | None = None
+
+
+def held(broker: Broker, tx: Connection, path: str, version: int | None = None) -> Held:
+    """What `seal` opens, read in a transaction; by default the newest version."""
     if derived.is_derived(path):
-        if version not in (None, derived.VERSION):
+        return Held(version)
+    found = vaulted.newest(tx, path) if version is None else vaulted.version(tx, path, version, broker.clock())
+    return Held(version, found, vaulted.owner(tx, path) if found is None else None)
+
+
+def seal(broker: Broker, session: Session, path: str, known: int | None, held: Held) -> Grant:
+    """What is held, for this guest's key; `Missing` when it doesn't open (any more)."""
+    left, found = leases.left(session, broker.clock()), held.found
+    if derived.is_derived(path):
+        if held.wanted not in (None, derived.VERSION):
             raise Missing(f"resource {path} is derived and has one version", hint="take another tag for another key")
         value = None if known == derived.VERSION else broker.deriver.key(session.app_id or "", path, derived.RESOURCE)
         return Grant(derived.VERSION, recipient.seal(value, session.tee_pubkey) if value else None, lease=left)
-    with broker.store.read() as tx:
-        found = vaulted.newest(tx, path) if version is None else vaulted.version(tx, path, version, broker.clock())
-        owned = vaulted.owner(tx, path) if found is None else None
     if found is None:
-        raise _gone(path, owned, version)
+        raise _gone(path, held.owned, held.wanted)
     if found.version == known:
         return Grant(found.version, None, lease=left)
     value = broker.vault.open(label(path, found.version), found.sealed)
@@ -169,7 +191,7 @@ def label(path: str, version: int) -> str:
     return f"resource:{path}:{version}"
 
 
-def _listed(manifest: Manifest | None, path: str) -> Finding:
-    ok = manifest is not None and f"kbs:///{path}" in manifest.resources()
+def _listed(listed: frozenset[str], path: str) -> Finding:
+    ok = f"kbs:///{path}" in listed
     hint = "" if ok else "only what the attested manifest lists is released to it"
     return Finding("resource.listed", f"kbs:///{path} in the manifest", "listed" if ok else "not listed", hint, ok=ok)

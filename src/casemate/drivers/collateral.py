@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -61,6 +62,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 _READ: dict[Path, tuple[tuple[int, ...], Entry]] = {}
+_OPENED: dict[Path, tuple[tuple[int, ...], Store]] = {}
+_MOST_OPENED = 2
+_SETTLED = 2_000_000_000  # ns: within the step of a file system's clock, a second change may show the same time
 
 
 class _Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,7 +182,7 @@ class Store:
 def _stamp(path: Path) -> tuple[int, ...] | None:
     """What is another one when a file was replaced or written to; None when there is none."""
     try:
-        told = path.stat()
+        told = os.stat(path)  # noqa: PTH116 - at every request
     except (FileNotFoundError, NotADirectoryError):
         return None
     return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns
@@ -230,9 +234,20 @@ def add(store: Store, entries: Iterable[Entry]) -> tuple[int, int]:
 
 
 def offline(path: Path | None) -> Callable[[str], bytes]:
-    """The Fetch of a store that may not be there: without one, everything is `Absent`."""
-    if path is not None and path.exists():
-        return Store(path).fetch
+    """The Fetch of a store that may not be there: without one, everything is `Absent`.
+
+    A store is looked at anew when its folder or its file is another one than before, or was written to.
+    """
+    seen = None if path is None else _stamp(path)
+    if path is not None and seen is not None:
+        kept = _OPENED.get(path)
+        if kept is None or kept[0] != seen:
+            kept = seen, Store(path)
+            while len(_OPENED) >= _MOST_OPENED:
+                _OPENED.pop(next(iter(_OPENED)), None)
+            if time.time_ns() - max(seen[-2:]) > _SETTLED:
+                _OPENED[path] = kept
+        return kept[1].fetch
 
     def nothing(url: str) -> bytes:
         raise Absent(urldefrag(url)[0])

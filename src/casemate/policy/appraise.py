@@ -59,18 +59,21 @@ def appraise(
     broker_pin: str,
     now: datetime,
     cautions: frozenset[str] = frozenset(),
+    digest: str | None = None,
 ) -> Decision:
     """The decision with all findings. `manifest` is the one that the evidence binds; `statement` tells of its app.
 
-    `cautions` are rules of the claims' cautions that the relying party takes upon itself.
+    `cautions` are rules of the claims' cautions that the relying party takes upon itself. `digest` is the manifest's,
+    from a caller that has worked it out.
     """
+    named = "" if manifest is None else digest or manifest.digest
     return Decision(
         findings=(
-            *_attester(claims, now, replace(_PLATFORM, cautions=cautions)),
-            *_app(manifest, statement),
+            *_attester(claims, now, replace(_PLATFORM, cautions=cautions) if cautions else _PLATFORM),
+            *_app(manifest, statement, named),
             *_platform(claims, statement),
             _broker(manifest, broker_pin),
-            release(manifest.digest if manifest else "", statement),
+            release(named, statement),
             *measurement(claims, references, now),
         )
     )
@@ -132,11 +135,11 @@ def _attester(claims: Claims, now: datetime, policy: platform.PlatformPolicy) ->
     )
 
 
-def _app(manifest: Manifest | None, statement: AppStatement | None) -> tuple[Finding, ...]:
+def _app(manifest: Manifest | None, statement: AppStatement | None, digest: str) -> tuple[Finding, ...]:
     if manifest is None:
         hint = 'put the manifest into initdata as "casemate.json" (casemate run does it)'
         return (Finding("manifest.present", "a manifest in the attested initdata", "none", hint),)
-    present = Finding("manifest.present", "a manifest in the attested initdata", manifest.digest, ok=True)
+    present = Finding("manifest.present", "a manifest in the attested initdata", digest, ok=True)
     if statement is None:
         hint = "found the app first: casemate app found"
         return present, Finding("app.known", "an app that this broker knows", manifest.app, hint)

@@ -14,13 +14,14 @@ import os
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from casemate.drivers.store.prepared import Prepared
 from casemate.drivers.store.tables import generation as table
 
 ROW = 1
 MOST = 4096
-_CURRENT = select(table.c.value).where(table.c.id == ROW)
+_CURRENT = Prepared(select(table.c.value).where(table.c.id == bindparam("i")))
 
 T = TypeVar("T")
 
@@ -58,7 +59,8 @@ class Known:
 
     def at(self, tx: Connection) -> View:
         """What is remembered of the generation that this transaction sees; read it before anything else."""
-        value = tx.execute(_CURRENT).scalar_one_or_none()
+        row = _CURRENT.one(tx, i=ROW)
+        value = None if row is None else row[0]
         was, held = self._at
         if was != value:
             held = {}

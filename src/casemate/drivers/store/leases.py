@@ -10,20 +10,23 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from casemate.drivers.store import tables
 from casemate.drivers.store import tables_secrets as t
+from casemate.drivers.store.prepared import Prepared
 from casemate.drivers.store.registry import millis, rfc3339
 
 _KEPT = timedelta(hours=24)
 
 
 _C = t.leases.c  # made once: it is asked at every request
-_LIVE = select(_C.id).where(
-    _C.ended.is_(None),
-    _C.expires > bindparam("n"),
-    _C.id == bindparam("l"),
-    _C.app_id == bindparam("a"),
-    _C.holder == bindparam("h"),
+_LIVE = Prepared(
+    select(_C.id).where(
+        _C.ended.is_(None),
+        _C.expires > bindparam("n"),
+        _C.id == bindparam("l"),
+        _C.app_id == bindparam("a"),
+        _C.holder == bindparam("h"),
+    )
 )
-_LIMIT = select(t.app_limits.c.max_holders).where(t.app_limits.c.app_id == bindparam("a"))
+_LIMIT = Prepared(select(t.app_limits.c.max_holders).where(t.app_limits.c.app_id == bindparam("a")))
 
 
 class Seen(NamedTuple):
@@ -57,7 +60,7 @@ def renew(tx: Connection, app_id: str, lease: str, values: dict[str, Any], now: 
 
 def is_live(tx: Connection, app_id: str, lease: str, holder: str, now: datetime) -> bool:
     """Whether the lease is one of this app's, now of the key `holder`, that neither expired nor was ended."""
-    return tx.execute(_LIVE, {"n": millis(now), "a": app_id, "l": lease, "h": holder}).first() is not None
+    return _LIVE.one(tx, n=millis(now), a=app_id, l=lease, h=holder) is not None
 
 
 def end(tx: Connection, now: datetime, why: str, **chosen: str | None) -> int:
@@ -87,7 +90,8 @@ def listing(
 
 def limit(tx: Connection, app_id: str) -> int | None:
     """How many holders an app allows at a time; None for any number."""
-    return tx.execute(_LIMIT, {"a": app_id}).scalar_one_or_none()
+    row = _LIMIT.one(tx, a=app_id)
+    return None if row is None else int(row[0])
 
 
 def set_limit(tx: Connection, app_id: str, most: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, delete, exists, insert, or_, select, update
 
 from casemate.drivers.store import tables as t
+from casemate.drivers.store.prepared import Prepared
 from casemate.drivers.store.registry import millis
 
 
@@ -56,22 +57,24 @@ _NEWEST = (
     .select_from(t.resource_versions.join(t.resources, and_(_V.path == _R.path, _V.version == _R.newest)))
     .where(_R.path == bindparam("p"), _R.deleted.is_(False), _R.doomed.is_(None))
 )
+_ASK_OWNER, _ASK_NEWEST = Prepared(_OWNER), Prepared(_NEWEST)
 
 
 def owner(tx: Connection, path: str) -> Owned | None:
     """Who owns `path` (``repo/type/tag``), or None when nobody ever stored anything there."""
-    return _owner(tx, path, lock=False)
+    row = _ASK_OWNER.one(tx, p=path)
+    return None if row is None else Owned(row[0], row[1], bool(row[2]), row[3])
 
 
-def _owner(tx: Connection, path: str, *, lock: bool) -> Owned | None:
-    row = tx.execute(_OWNER.with_for_update() if lock else _OWNER, {"p": path}).one_or_none()
+def _locked(tx: Connection, path: str) -> Owned | None:
+    row = tx.execute(_OWNER.with_for_update(), {"p": path}).one_or_none()
     return None if row is None else Owned(row.app_id, row.newest, row.deleted, row.doomed)
 
 
 def newest(tx: Connection, path: str) -> Version | None:
     """The newest version of a resource, or None when it is missing, deleted or about to be."""
-    row = tx.execute(_NEWEST, {"p": path}).one_or_none()
-    return None if row is None else Version(row.version, bytes(row.sealed))
+    row = _ASK_NEWEST.one(tx, p=path)
+    return None if row is None else Version(row[0], bytes(row[1]))
 
 
 def version(tx: Connection, path: str, number: int, now: datetime) -> Version | None:
@@ -104,7 +107,7 @@ def claim(tx: Connection, app_id: str, path: str) -> Owned:
 
     The path stays locked until the transaction ends, so that writers of one path number their versions in turn.
     """
-    found = _owner(tx, path, lock=True)
+    found = _locked(tx, path)
     if found is None:
         tx.execute(insert(t.resources).values(path=path, app_id=app_id, newest=0, deleted=True))
         return Owned(app_id, 0, deleted=True)

@@ -7,6 +7,7 @@ provider with the evidence; only its authorities are public.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from casemate.errors import Unavailable, Unusable
 from casemate.schema.endorsements import Endorsements
@@ -20,7 +21,6 @@ SERVICES = {SERVICE: 2.0}  # base → least seconds between two requests: it ans
 
 def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
     """VEK where it is public, ASK, ARK and the list. Version 2 names no CPU, so its products are tried in turn."""
-    from casemate.crypto import pem
     from casemate.tee.snp import vek
 
     raw, sent = parse_evidence(evidence.primary)
@@ -35,12 +35,19 @@ def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
         base = f"{SERVICE}/{'vlek' if vlek else 'vcek'}/v1/{product}"
         try:
             leaf = () if given else (fetch(f"{base}/{_hardware(report, product)}?{_query(report.reported_tcb)}"),)
-            authorities = pem.certificates(fetch(f"{base}/cert_chain"), "cert_chain")
+            authorities = _authorities(fetch(f"{base}/cert_chain"))
             lists = {f"ark-{product.lower()}.crl": fetch(f"{base}/crl")}
             return Endorsements(certificates=(*leaf, *authorities), collateral=lists)
         except Unavailable as error:
             last = error
     raise last or Unusable("the CPU of this report is not known")
+
+
+@lru_cache(maxsize=16)
+def _authorities(chain: bytes) -> tuple[bytes, ...]:
+    from casemate.crypto import pem
+
+    return pem.certificates(chain, "cert_chain")
 
 
 def _hardware(report: Report, product: str) -> str:
