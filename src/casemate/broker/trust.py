@@ -27,7 +27,7 @@ from casemate.drivers.store import registry
 from casemate.errors import Malformed
 from casemate.schema.endorsements import DEVELOPMENT, PRODUCTION, Anchor
 from casemate.schema.reference import ReferenceValues
-from casemate.tee import ROOMS
+from casemate.tee import anchoring
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -39,17 +39,13 @@ JUDGED = "judged.json"  # in the broker's folder: the settings on platforms that
 
 
 def add_anchor(broker: Broker, anchor: Anchor, *, who: str) -> str:
-    """Trust a root of platforms; returns its fingerprint. The same one again replaces its class, name and TEEs."""
-    from cryptography import x509
+    """Trust a root of platforms; returns its fingerprint. The same one again replaces its class, name and TEEs.
 
+    A root is what the rooms of its TEEs take for one (`anchoring`): mostly a certificate, for Arm CCA a bare key.
+    """
     if anchor.platform_class not in CLASSES:
         raise Malformed(f"platform_class: {' or '.join(CLASSES)} is wanted")
-    if not anchor.tees or not all(tee in ROOMS for tee in anchor.tees):
-        raise Malformed("tees: at least one is wanted, known are " + ", ".join(sorted(ROOMS)))
-    try:
-        x509.load_der_x509_certificate(anchor.certificate)
-    except ValueError as error:
-        raise Malformed("certificate: not an X.509 certificate in DER") from error
+    anchor = anchoring.checked(anchor)
 
     def act(tx: Connection) -> str:
         was = registry.anchor(tx, pins.digest(anchor.certificate))

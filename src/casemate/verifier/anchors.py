@@ -1,28 +1,22 @@
 """What the relying party itself gives to be believed: roots, platforms' keys, keys of its own requests; by files.
 
-Nothing that lies beside evidence can do that. A certificate counts as a root for every TEE whose roots are certificates
-(`CERTIFICATES`, by default) and for what rooms name beside it (`VOUCHED`, both in a room's `files.py`), a public key as
-that of the attester. What else there is, a room takes up by `given` in its `files.py` (`Case` of these files, class,
-`Endorsements`: the endorsements with them, or None).
+Nothing that lies beside evidence can do that. A certificate counts as a root for all that certificates may vouch for, a
+public key as that of the attester; what else there is, the rooms take up (`casemate.tee.anchoring`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 
 import msgspec
 
 from casemate.crypto import chain
 from casemate.errors import Unusable
 from casemate.schema.endorsements import DEVELOPMENT, Anchor, Endorsements
-from casemate.tee import ROOMS
+from casemate.tee import ROOMS, anchoring
+from casemate.tee.anchoring import Given, hooks
 from casemate.tee.files import Case, File, sort
-
-Given = Callable[[Case, str, Endorsements], Endorsements | None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Own:
     @property
     def anchors(self) -> tuple[Anchor, ...]:
         """The certificates, as roots for every TEE."""
-        tees = _vouched()
+        tees = anchoring.vouched()
         return tuple(
             Anchor(certificate=der, name=f"{chain.load(der).subject} (--anchor)", tees=tees,
                    platform_class=self.platform_class)
@@ -49,7 +43,7 @@ def read(files: Sequence[File], platform_class: str = DEVELOPMENT) -> Own:
         one = sort([file])
         for der in one.certificates:
             chain.load(der, file.name)
-        if not (one.certificates or one.keys) and not any(_takes(hook, one) for hook in _hooks(ROOMS)):
+        if not (one.certificates or one.keys) and not any(_takes(hook, one) for hook in hooks(ROOMS)):
             hint = "--anchor takes certificates and public keys in PEM or DER, and papers that a TEE's page names"
             raise Unusable(f"{file.name}: no certificate or public key", hint=hint)
     return Own(sort(files), platform_class)
@@ -58,35 +52,15 @@ def read(files: Sequence[File], platform_class: str = DEVELOPMENT) -> Own:
 def endorse(tees: Sequence[str], beside: Endorsements, own: Own, keys: Sequence[bytes] = ()) -> Endorsements:
     """`beside` with what the relying party gave, for the rooms of `tees` (the primary's first)."""
     case = msgspec.structs.replace(own.case, keys=(*own.case.keys, *keys))
-    plain = case.keys if not list(_hooks(tees[:1])) else ()  # a room with a hook takes keys by it
+    plain = case.keys if not list(hooks(tees[:1])) else ()  # a room with a hook takes keys by it
     given = {f"{tees[0]}.key.given.{number}": key for number, key in enumerate(plain)}
     found = msgspec.structs.replace(
         beside, anchors=(*beside.anchors, *own.anchors), collateral={**beside.collateral, **given}
     )
-    for hook in _hooks(tees):
+    for hook in hooks(tees):
         found = hook(case, own.platform_class, found) or found
     return found
 
 
 def _takes(hook: Given, case: Case) -> bool:
     return hook(case, DEVELOPMENT, Endorsements()) is not None
-
-
-def _hooks(tees: Iterable[str]) -> Iterator[Given]:
-    wanted = set(tees)
-    for tee, module in zip(ROOMS, _files(), strict=True):
-        hook: Given | None = getattr(module, "given", None)
-        if tee in wanted and hook is not None:
-            yield hook
-
-
-@cache
-def _files() -> tuple[ModuleType, ...]:
-    return tuple(import_module(f"{place}.files") for place in ROOMS.values())
-
-
-@cache
-def _vouched() -> tuple[str, ...]:
-    """What a certificate may vouch for: every TEE whose roots are certificates, and what rooms name beside it."""
-    rooms = [tee for tee, module in zip(ROOMS, _files(), strict=True) if getattr(module, "CERTIFICATES", True)]
-    return (*rooms, *(name for module in _files() for name in getattr(module, "VOUCHED", ())))

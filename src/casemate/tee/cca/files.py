@@ -55,6 +55,7 @@ def given(own: Case, platform_class: str, beside: Endorsements) -> Endorsements 
     for title, document in own.documents:
         if keys.is_trust_anchors(document):
             data = msgspec.json.encode(document)
+            keys.trust_anchors(data)  # what cannot be read is said now, and not when evidence is judged
             anchors.append(Anchor(certificate=data, platform_class=platform_class, name=title, tees=("cca",)))
     return msgspec.structs.replace(beside, anchors=(*beside.anchors, *anchors)) if anchors else None
 
