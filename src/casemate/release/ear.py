@@ -42,6 +42,7 @@ LIFETIME = timedelta(minutes=5)
 _MEASURED = ("measurement.", "reference.", "policy.measurement.")
 _AFFIRMED, _BOOT, _UNSAFE, _UNKNOWN, _MISCONFIGURED = 2, 3, 32, 33, 36
 _REFUSED, _UNRECOGNISED = 96, 97
+_LONGER = 6  # at most so many times as long is JSON with spaces, and with letters beyond ASCII escaped
 
 
 def document(
@@ -127,6 +128,8 @@ def annotated(claims: Claims, runtime: dict[str, Any] | None = None) -> dict[str
 
 
 def _bounded(values: dict[str, Any], limit: int) -> dict[str, Any]:
+    if _LONGER * len(jcs.compact(values)) <= limit:
+        return values
     return {"omitted": "too long for a token"} if len(json.dumps(values, default=str)) > limit else values
 
 

@@ -26,16 +26,24 @@ _SPACE = b" \t\r\n"
 
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value."""
+    if (plain := copied(value)) is not None:
+        try:
+            # Names are sorted by their UTF-8 there and by UTF-16 in RFC 8785: in ASCII that is the same.
+            if (raw := _kit().sorted(plain)).isascii():
+                return raw
+        except ValueError:  # half surrogates
+            pass
+    return _canonical(value)
+
+
+def copied(value: Any) -> Any:
+    """A copy of a plain value, all of it; None for any other, and for one that is nested deep."""
     kit = _kit()
     try:
         plain = kit.plain(value)
-        # A set would have become a list, and a tuple is for the long way; those are not equal.
-        # Names are sorted by their UTF-8 there and by UTF-16 in RFC 8785: in ASCII that is the same.
-        if plain == value and (raw := kit.sorted(plain)).isascii():
-            return raw
     except (kit.error, ValueError, TypeError, RecursionError):
-        pass
-    return _canonical(value)
+        return None
+    return plain if plain == value else None  # a set or a tuple, which became a list, is not equal
 
 
 def _canonical(value: Any) -> bytes:

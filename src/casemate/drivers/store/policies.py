@@ -13,6 +13,7 @@ from casemate.drivers.store.known import changed
 from casemate.drivers.store.registry import millis, rfc3339
 from casemate.drivers.store.tables_policy import attestations as a
 from casemate.drivers.store.tables_policy import policies as p
+from casemate.wire import jcs
 
 ATTESTATION, RESOURCE = "attestation", "resource"
 MAX_RECORDED = 1 << 20  # of one attestation's JSON
@@ -144,7 +145,7 @@ def _shown(row: Any) -> dict[str, Any]:
 
 
 def _packed(value: Any) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":"), default=str).encode(), 1)
+    return zlib.compress(jcs.compact(value), 1)
 
 
 def _unpacked(raw: bytes) -> Any:

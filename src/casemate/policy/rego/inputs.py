@@ -46,7 +46,8 @@ def attestation(
         found["runtime_data_claims"] = runtime
     if appraisal is not None:
         found["casemate"] = appraisal
-    return dict(bounded(found))
+    plain: dict[str, Any] | None = jcs.copied(found)
+    return dict(bounded(found)) if plain is None else plain
 
 
 def appraisal(claims: Claims, findings: Iterable[Finding]) -> dict[str, Any]:

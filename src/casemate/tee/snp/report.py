@@ -7,6 +7,7 @@ the certificate table. The signature covers the first 0x2A0 bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -99,6 +100,7 @@ class Report:
         return "Turin" if family == TURIN_FAMILY and model <= 0x11 else ""
 
 
+@lru_cache(maxsize=64)
 def parse(data: bytes) -> Report:
     """Parse the 1184 bytes. From Turin on, by CPUID, the TCB fields have another layout."""
     if len(data) != SIZE:

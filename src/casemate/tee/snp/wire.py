@@ -19,7 +19,7 @@ from casemate.tee.snp.report import MAX_CERTIFICATES, MAX_CRL, SIGNED, Tcb, pars
 from casemate.wire.encoding import unb64
 
 MAX_CERTIFICATE = 8 << 10
-_Bytes = list[Annotated[int, msgspec.Meta(ge=0, le=255)]]
+_Bytes = list[int]  # each 0 to 255: `bytes` sees to it
 _U8 = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
@@ -76,7 +76,7 @@ class _Certificate(msgspec.Struct):
 
 
 class _Wire(msgspec.Struct):
-    attestation_report: str | dict[str, Any]
+    attestation_report: str | _Json
     cert_chain: list[_Certificate] | None = None
 
 
@@ -84,18 +84,13 @@ def parse_evidence(primary: dict[str, Any]) -> tuple[bytes, list[tuple[str, byte
     """(the 1184 bytes, [(kind, DER)]) of the primary evidence object. Members that are not known are ignored."""
     try:
         wire = msgspec.convert(primary, _Wire)
-        given = wire.attestation_report
-        raw = (
-            _raw(msgspec.convert(given, _Json))
-            if isinstance(given, dict)
-            else unb64(given[:2048], "attestation_report")
-        )
-    except (msgspec.ValidationError, OverflowError) as error:
+        given, chain = wire.attestation_report, wire.cert_chain or []
+        raw = _raw(given) if isinstance(given, _Json) else unb64(given[:2048], "attestation_report")
+        if len(chain) > MAX_CERTIFICATES:
+            raise Malformed(f"snp evidence: {len(chain)} certificates, at most {MAX_CERTIFICATES} allowed")
+        return raw, [_certificate(entry) for entry in chain]
+    except (msgspec.ValidationError, OverflowError, ValueError) as error:  # what `bytes` says among them
         raise Malformed(f"snp evidence: {error}") from error
-    chain = wire.cert_chain or []
-    if len(chain) > MAX_CERTIFICATES:
-        raise Malformed(f"snp evidence: {len(chain)} certificates, at most {MAX_CERTIFICATES} allowed")
-    return raw, [_certificate(entry) for entry in chain]
 
 
 def _certificate(entry: _Certificate) -> tuple[str, bytes]:
