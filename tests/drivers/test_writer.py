@@ -71,11 +71,12 @@ def held(store):
     recorder = Recorder()
 
     def commit(tx, batch):
+        writer.taken = max(writer.taken, len(batch))
         gate.wait(10)
         recorder(tx, batch)
 
     writer = Writer(store, commit)
-    writer.gate, writer.recorder = gate, recorder
+    writer.gate, writer.recorder, writer.taken = gate, recorder, 0
     yield writer
     gate.set()
     writer.close()
@@ -86,7 +87,7 @@ def gathered(writer, arguments):
     thread = threading.Thread(target=lambda: outcome.update(together(writer.submit, arguments)))
     thread.start()
     deadline = time.monotonic() + 5
-    while len(writer._waiting) < len(arguments) - 1 and time.monotonic() < deadline:
+    while len(writer._waiting) + writer.taken < len(arguments) and time.monotonic() < deadline:
         time.sleep(0.005)
     writer.gate.set()
     thread.join(30)

@@ -2,8 +2,9 @@
 
 Rules
 1. What a transaction of `write` returned from is on disk: an acknowledged write survives kill -9.
-2. A write transaction takes the write lock at its start (SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory lock that all
-   replicas share), so that it never fails half-way as busy, as a deadlock or for what another one wrote meanwhile.
+2. A write transaction takes the write lock at its start (SQLite: its turn, `turn.py`, then BEGIN IMMEDIATE; PostgreSQL:
+   an advisory lock that all replicas share), so that it never fails half-way as busy, as a deadlock or for what another
+   one wrote meanwhile.
 3. Failures of the database are `Unavailable`; they never carry values of a row. A value that a database can't hold is
    `Malformed`: it is the caller's, and no reason to refuse others.
 """
@@ -21,9 +22,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine, event, exc, make_url
 
 from casemate.drivers.store.known import Known
+from casemate.drivers.store.turn import Turn
 from casemate.errors import CasemateError, Malformed, Unavailable, Unusable
 
 BUSY_SECONDS = 10
+TURN_SECONDS = 30  # as PostgreSQL's lock_timeout below
 CONFLICT_ATTEMPTS = 5
 _WRITING = "SELECT pg_advisory_xact_lock(7215613)"
 # Of every connection: an acknowledged commit is on disk, though the server's default may be another one; and whoever
@@ -46,6 +49,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._writer = threading.RLock()
+        self._turn: Turn | None = None
         self._head: str | None = None
         self.known = Known()
         shown = "(not a database URL)"
@@ -57,6 +61,8 @@ class Store:
         except (ImportError, exc.ArgumentError) as error:
             raise Unusable(f"the store {shown} cannot be used: {type(error).__name__}") from error
         if self.sqlite:
+            if self.url.database and not self.url.database.startswith((":", "file:")):
+                self._turn = Turn(Path(self.url.database))
             event.listen(self._engine, "connect", _prepare)
             event.listen(self._engine, "begin", _begin)
         else:
@@ -123,13 +129,30 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A connection for writing: committed and durable when the block ends, rolled back when it raises."""
-        # One writer at a time waits here in order; SQLite's own busy wait polls and can starve.
-        lock = self._writer if self.sqlite else nullcontext()
         connect = self._engine.connect
-        with self._failures(), lock, connect().execution_options(write=True) as connection, connection.begin():
+        with (
+            self._failures(),
+            self._in_turn(),
+            connect().execution_options(write=True) as connection,
+            connection.begin(),
+        ):
             if not self.sqlite:
                 connection.exec_driver_sql(_WRITING)
             yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """One writer at a time, of all processes: SQLite's own wait polls and can starve. PostgreSQL has a lock."""
+        if not self.sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=TURN_SECONDS):
+            raise Unavailable("the store is being written for too long", hint="see its disk, and who else writes")
+        try:
+            with self._turn.taken() if self._turn is not None else nullcontext():
+                yield
+        finally:
+            self._writer.release()
 
     def written(self, act: Callable[[Connection], T]) -> T:
         """`act` in a write transaction, again when another replica's write came between."""
@@ -145,6 +168,8 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+        if self._turn is not None:
+            self._turn.close()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

@@ -145,9 +145,11 @@ class Writer(Generic[T]):
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            batch = self._batch(pause)
-            if batch:
-                self._record(batch)
+            with self._filled:
+                self._filled.wait_for(lambda: self._waiting or self._woken or self._closed, pause)
+                self._woken, some = False, bool(self._waiting)
+            if some:
+                self._record([])
             elif self._closed:
                 return
             try:
@@ -155,35 +157,33 @@ class Writer(Generic[T]):
             except Exception:  # noqa: BLE001 - the store is away, or worse: the next work says so to its caller
                 pause = 1.0
 
-    def _batch(self, pause: float | None) -> list[Work[T]]:
-        """What waits now, at most `BATCH`; waits for the first of it up to `pause` seconds."""
-        with self._filled:
-            self._filled.wait_for(lambda: self._waiting or self._woken or self._closed, pause)
-            self._woken = False
-            found = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            self._emptied.notify(len(found))
-        return [work for work in found if not work.given_up]
+    def _gather(self, batch: list[Work[T]]) -> list[Work[T]]:
+        """Add what waits now to an empty batch, at most `BATCH`."""
+        if not batch:
+            with self._filled:
+                found = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._emptied.notify(len(found))
+            batch += [work for work in found if not work.given_up]
+        return batch
 
     def _record(self, batch: list[Work[T]]) -> None:
+        """Write a batch, or (when it is empty) what waits once it is our turn to write: others may take long."""
         try:
-            self._transact(batch)
+            with self._store.write() as tx:
+                for work in self._gather(batch):
+                    work.error = None
+                self._commit(tx, batch)
         except Unavailable as error:
-            for work in batch:
+            for work in self._gather(batch):
                 work.error = error
         except Exception as error:  # noqa: BLE001 - whatever it was, it must reach a caller and not end the thread
-            if len(batch) == 1:
-                batch[0].error = error
-            else:
+            if len(self._gather(batch)) > 1:
                 for work in batch:
                     self._record([work])
                 return
+            for work in batch:
+                work.error = error
         _tell(batch)
-
-    def _transact(self, batch: list[Work[T]]) -> None:
-        for work in batch:
-            work.error = None
-        with self._store.write() as tx:
-            self._commit(tx, batch)
 
 
 def _late(work: Work[Any]) -> Unavailable:
