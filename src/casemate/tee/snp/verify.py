@@ -36,8 +36,7 @@ from casemate.schema.request import Request
 from casemate.tee.rules import Rules
 
 if TYPE_CHECKING:
-    from casemate.crypto.chain import Certificate, Path
-    from casemate.tee.roots import Root
+    from casemate.crypto.chain import Path
     from casemate.tee.snp.report import Report
     from casemate.tee.snp.vek import Vek
 
@@ -50,7 +49,6 @@ PINS: Mapping[str, str] = MappingProxyType(
         "AMD ARK-Turin": "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",
     }
 )
-_HINT = "fetch AMD's certificates: casemate collateral fetch"
 _SMT, _FIXED, _MIGRATION, _DEBUG, _SINGLE_SOCKET, _CXL = 16, 17, 18, 19, 20, 21
 _AES_256_XTS, _RAPL_OFF, _CIPHERTEXT_HIDING, _PAGE_SWAP_OFF = 22, 23, 24, 25
 _KNOWN_POLICY = (1 << 26) - 1
@@ -62,6 +60,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     `endorsements.certificates` may hold VEK, ASK and ARK in any order; `collateral` revocation lists (DER) under names
     that end in `.crl`, and an ID block with its authentication under `id_block` and `id_auth`.
     """
+    from casemate.tee.snp import certified
     from casemate.tee.snp import claims as shared
     from casemate.tee.snp.report import parse
     from casemate.tee.snp.wire import parse_evidence
@@ -71,7 +70,7 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
     raw, sent = parse_evidence(evidence.primary)
     rules = Rules(NAME)
     report = parse(raw)
-    key, path, root = _key(sent, endorsements, now, rules)
+    key, path, root = certified.key(sent, endorsements, now, rules, PINS)
     _signature(report, path, rules)
     if key is not None and path is not None:
         _bound(report, key, path, rules)
@@ -100,59 +99,6 @@ def verify(evidence: Evidence, endorsements: Endorsements, request: Request, now
         valid_until=path.not_after,
         privilege_level=report.vmpl,
     )
-
-
-def _key(
-    sent: list[tuple[str, bytes]], endorsements: Endorsements, now: datetime, rules: Rules
-) -> tuple[Vek | None, Path | None, Root | None]:
-    """The endorsement key, its path and its root, judged as far as the certificates reach."""
-    from casemate.crypto import chain
-    from casemate.tee.roots import trusted
-    from casemate.tee.snp import vek
-
-    pool = list(dict.fromkeys([*(d for kind, d in sent if kind in _KINDS), *endorsements.certificates]))
-    # A list that the attester sends is left aside: it would choose one that spares it.
-    crls = [d for name, d in endorsements.collateral.items() if name.endswith(".crl")]
-    try:
-        loaded = {der: chain.load(der) for der in pool}
-        leaf = next((d for d in pool if vek.kind_of(loaded[d])), None)
-        if leaf is None:
-            rules.check("certificates.vek", False, "the VCEK or VLEK certificate", "absent", _HINT)
-            return None, None, None
-        roots = trusted(NAME, PINS, pool, endorsements)
-        if not roots and not any(c.names[0] == c.names[1] for c in loaded.values()):
-            rules.check("certificates.ark", False, "AMD's root certificate (ARK)", "absent", _HINT)
-        links = [leaf, *_authorities(loaded, leaf)][: chain.MAX_LENGTH]
-        path = chain.walk(links, [r.certificate for r in roots], now, rule="snp.vek", leaf_usages=None, crls=crls)
-    except Malformed as error:
-        rules.check("vek.chain", False, "X.509 certificates", error, "the certificates were changed")
-        return None, None, None
-    absent = not roots and rules.failed
-    rules.add([f for f in path.findings if not (absent and f.rule == "snp.vek.chain")])
-    root = roots[path.root] if path.root is not None else None
-    if root is not None and not path.findings:
-        rules.check("vek.chain", True, "a path to a trusted root", root.name)
-    if crls:
-        # AMD's lists are of the ARK: they name intermediates. A VEK is retired by its TCB.
-        rules.check("vek.revocation", path.revocation != "not checked", "a list of a certificate's issuer",
-                    path.revocation, "the list is another product's")  # fmt: skip
-    try:
-        return vek.read(leaf), path, root
-    except Malformed as error:
-        rules.check("vek.format", False, "a VCEK or VLEK certificate", error)
-        return None, path, root
-
-
-_KINDS = frozenset({"VCEK", "VLEK", "ASK", "ARK"})
-
-
-def _authorities(loaded: dict[bytes, Certificate], leaf: bytes) -> list[bytes]:
-    """The authorities above `leaf` by name; the pool may hold those of every product."""
-    authorities = {d: c.names for d, c in loaded.items() if c.ca is not None and c.ca.ca}
-    wanted = {loaded[leaf].names[1]}
-    for _ in range(2):
-        wanted |= {issuer for subject, issuer in authorities.values() if subject in wanted}
-    return [d for d, (subject, _) in authorities.items() if subject in wanted]
 
 
 def _signature(report: Report, path: Path | None, rules: Rules) -> None:
