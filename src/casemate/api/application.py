@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from casemate.api import (
     admin,
@@ -47,6 +48,7 @@ PARTS = (
     health, evidence, kbs, rvps, as_rest, volumes, public, issuing, log, admin, secrets, policies, openapi, console,
 )  # fmt: skip
 BODIES = 256 << 20
+HOT, RESOURCE = "/kbs/v0/", "/kbs/v0/resource/"
 
 
 def app(broker: Broker) -> Starlette:
@@ -59,12 +61,12 @@ def app(broker: Broker) -> Starlette:
 
     shapes.ready(broker.settings.refused_tees)
     metrics = Metrics(broker.settings)
-    made = Starlette(
+    made = _Application(
         routes=[route for part in PARTS for route in part.routes(broker)],
-        middleware=[Middleware(Journal, gate=Gate(broker.settings, metrics))],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
+    made.gate = Gate(broker.settings, metrics)
     made.router.redirect_slashes = False  # a path is what it is; a redirect would repeat the caller's Host
     made.state.intake = Intake(BODIES)
     made.state.pool = Pool(broker.settings.threads)
@@ -75,6 +77,54 @@ def app(broker: Broker) -> Starlette:
     made.state.templates = {route.endpoint: route.path for route in made.routes if isinstance(route, Route)}
     broker.meter.attach(metrics)
     return made
+
+
+class _Application(Starlette):
+    """Starlette, without its outermost layer: nothing gets out of `Journal` that it could answer."""
+
+    gate: Gate
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What a request passes, from the outside in."""
+        routed = ExceptionMiddleware(self.router, handlers=self.exception_handlers)
+        return Journal(Direct(routed, self.routes), gate=self.gate)
+
+
+class Direct:
+    """Calls the endpoints that guests ask for all day, by method and path; all else goes through the router.
+
+    Only for paths that no other route matches. Such an endpoint answers all its errors itself.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self.app = app
+        known = [route for route in routes if isinstance(route, Route) and route.path.startswith(HOT)]
+        self._exact = {(m, r.path): r for r in known if not r.param_convertors for m in r.methods or ()}
+        self._named = [r for r in known if r.path.startswith(RESOURCE)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        found = self._found(scope) if scope["type"] == "http" else None
+        if found is None:
+            await self.app(scope, receive, send)
+            return
+        scope["endpoint"] = found.endpoint
+        request = Request(scope, receive, send)
+        response = await found.endpoint(request)
+        await response(scope, receive, send)
+
+    def _found(self, scope: Scope) -> Route | None:
+        path, method = scope["path"], scope["method"]
+        exact = self._exact.get((method, path))
+        if exact is not None:
+            scope["path_params"] = {}
+            return exact
+        if path.startswith(RESOURCE):
+            for route in self._named:
+                if method in (route.methods or ()) and (match := route.path_regex.match(path)):
+                    scope["path_params"] = match.groupdict()
+                    return route
+        return None
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

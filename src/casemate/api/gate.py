@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_HEAD = 256 << 10
 # Asked by monitors, often and without credentials; they cost next to nothing and say nothing of what is kept here.
 FREE = ("/healthz", "/readyz", "/metrics")
+_ID = logs.HEADER.lower().encode()
 _COOKIE = COOKIE.encode() + b"="
 _LOG = logging.getLogger("casemate.api")
 
@@ -142,13 +143,14 @@ class _Passing:
         self.begun, self.status, self.sent, self.got, self.counted = time.monotonic(), 0, 0, 0, False
         self.path: str = scope["path"]
         self.id = logs.request_id(headers)
-        self.head = sum(len(name) + len(value) + 4 for name, value in headers)
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
         self.who = peers.peer(self.address)
-        self.credentials = any(
-            name == b"authorization" or (name == b"cookie" and _COOKIE in value) for name, value in headers
-        )
+        self.head, self.credentials = 0, False
+        for name, value in headers:
+            self.head += len(name) + len(value) + 4
+            if name == b"authorization" or (name == b"cookie" and _COOKIE in value):
+                self.credentials = True
 
     def _opened(self) -> bool:
         """Whether somebody was recognised: an admin (`broker.access`) or a guest's session (`api.kbs`)."""
@@ -167,7 +169,7 @@ class _Passing:
             self.status = message["status"]
             if not self._opened():
                 self.charge()
-            message["headers"] = [*message["headers"], (logs.HEADER.lower().encode(), self.id.encode())]
+            message["headers"] = [*message["headers"], (_ID, self.id.encode())]
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)

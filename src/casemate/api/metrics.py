@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from casemate.broker.settings import Settings
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # (no types there) a second series each, asked for by nobody
+
+M = TypeVar("M", Counter, Histogram)
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 OTHER = "other"
@@ -87,6 +89,7 @@ class Metrics:
     def __init__(self, settings: Settings) -> None:
         self.registry = made = CollectorRegistry()
         self._rules, self._paths, self._shown = Bounded(MAX_RULES), Bounded(MAX_PATHS), settings.metrics_paths
+        self._children: dict[tuple[int | str, ...], Any] = {}
         build = Gauge("kbs_build_info", "Always 1; the labels say what runs", _BUILD, registry=made, **_MOST)
         build.labels(__version__, "", "").set(1)
 
@@ -135,9 +138,9 @@ class Metrics:
         self._seconds.observe(told.seconds)
         self._in.observe(told.got)
         self._out.observe(told.sent)
-        self._requests.labels(route, method if method in _METHODS else OTHER, str(status)).inc()
+        self._of(self._requests, route, method if method in _METHODS else OTHER, str(status)).inc()
         for rule in told.rules:
-            self._refusals.labels(route, self._rule(rule)).inc()
+            self._of(self._refusals, route, self._rule(rule)).inc()
         if route == AUTH:
             self._auth["requests"].inc()
             self._auth["successes" if status < 400 else "errors"].inc()
@@ -145,11 +148,11 @@ class Metrics:
             self._attest["requests"].inc()
             if told.tee:
                 name = "successes" if status < 400 else "failures"
-                self._attested[name].labels(told.tee if told.tee in ROOMS else OTHER).inc()
+                self._of(self._attested[name], told.tee if told.tee in ROOMS else OTHER).inc()
             else:
                 self._attest["errors"].inc()
         elif route.startswith(RESOURCE) and method in self._resource and status < 400:
-            self._resource[method].labels(self._path(told.path[len(RESOURCE) :])).inc()
+            self._of(self._resource[method], self._path(told.path[len(RESOURCE) :])).inc()
 
     def limited(self, why: str) -> None:
         """Count a request that was turned away; `why` is a constant."""
@@ -157,15 +160,15 @@ class Metrics:
 
     def step(self, act: str, name: str, seconds: float) -> None:
         """Part of `broker.meter.Sink`."""
-        self._steps.labels(act, name).observe(seconds)
+        self._of(self._steps, act, name).observe(seconds)
 
     def decided(self, act: str, tee: str, allowed: bool, rules: Iterable[str]) -> None:
         """Part of `broker.meter.Sink`."""
         known = tee if tee in ROOMS else OTHER
-        self._decisions.labels(act, known, "allowed" if allowed else "refused").inc()
+        self._of(self._decisions, act, known, "allowed" if allowed else "refused").inc()
         failed = [self._rule(rule) for rule in rules]
         for rule in failed:
-            self._reasons.labels(act, rule).inc()
+            self._of(self._reasons, act, rule).inc()
         if act == "release":
             self._policy["evaluations"].inc()
             broken = any(
@@ -180,6 +183,13 @@ class Metrics:
             MultiProcessCollector(whole, path=folder)  # type: ignore[no-untyped-call] # the library has no types here
             return generate_latest(whole), CONTENT_TYPE_LATEST
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """A metric's child; labels are bounded, so what is kept of them is too."""
+        child: M | None = self._children.get((id(metric), *labels))
+        if child is None:
+            child = self._children[id(metric), *labels] = metric.labels(*labels)
+        return child
 
     def _rule(self, rule: str) -> str:
         return self._rules(rule) if _RULE.fullmatch(rule) else OTHER
