@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,49 @@ def test_a_folder_of_something_else_is_no_store(tmp_path: Path) -> None:
     done = subprocess.run([*PROGRAM, "collateral", "show", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "something else" in done.stderr
+
+
+def with_build(body: str) -> list[str]:
+    """`casemate guest build` whose build is `body`, a function's lines that may use `note`."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    return [
+        sys.executable, "-c",
+        f"import sys, time\nimport casemate.cli as cli\nfrom casemate.host import guestimage\n"
+        f"def build(note):\n{lines}\nguestimage.ensure = build\ncli.main(['guest', 'build'])",
+    ]  # fmt: skip
+
+
+def test_a_broken_pipe_of_our_own_is_told() -> None:
+    """Only a stdout that nobody reads ends a command in silence: not a child or a peer that went away."""
+    done = run('"$@"', *with_build("raise BrokenPipeError(32, 'Broken pipe')"))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: Broken pipe\n")
+
+
+def test_progress_that_nobody_reads_ends_no_build(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    made = tmp_path / "made"
+    body = f"note('one')\nnote('two')\nopen({str(made)!r}, 'w').close()\nsys.exit(0)"
+    done = subprocess.run(with_build(body), stdout=subprocess.PIPE, stderr=writer, timeout=60, check=False)
+    os.close(writer)
+    assert made.exists()
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_build_that_is_told_to_end_says_so_and_tidies_up(name: str, tmp_path: Path) -> None:
+    tidied = tmp_path / "tidied"
+    body = f"try:\n    note('begun')\n    time.sleep(60)\nfinally:\n    open({str(tidied)!r}, 'w').close()"
+    child = subprocess.Popen(with_build(body), stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    assert child.stderr.readline() == "begun\n"
+    child.send_signal(getattr(signal, name))
+    assert child.stderr.read() == f"error: ended by {name} before it was done\n"
+    assert child.wait(30) == 1
+    assert tidied.exists()
+    child.stderr.close()
+
+
+def test_leaving_with_a_text_is_told() -> None:
+    done = run('"$@"', *with_build("sys.exit('something is wrong')"))
+    assert (done.returncode, done.stderr) == (1, "error: something is wrong\n")

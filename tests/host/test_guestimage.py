@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import queue
 import shutil
 import stat
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -254,3 +256,20 @@ def _files(base: Path, module: str) -> list[str]:
         return []
     names = ["/".join(parts[1:]) + ".py", "/".join(parts[1:]) + "/__init__.py"]
     return [name for name in names if (base / name).is_file()]
+
+
+def test_one_build_at_a_time_in_a_cache(tmp_path: Path) -> None:
+    """Two that build the same image would remove each other's; the second one says that it waits."""
+    said, order = queue.Queue[str](), list[str]()
+
+    def second() -> None:
+        with builder._alone(tmp_path, said.put):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with builder._alone(tmp_path, order.append):
+        thread.start()
+        assert "waiting" in said.get(timeout=30)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]

@@ -97,6 +97,12 @@ class LazyGroup(click.Group):
 
             output.error(error, as_json=output.wants_json(ctx))
             ctx.exit(error.exit_code)
+        except BrokenPipeError as error:  # click takes each for a reader who has gone, and leaves in silence
+            from casemate.cli import failures, output
+
+            if failures.nobody_reads():
+                raise
+            ctx.exit(failures.unforeseen(error, as_json=output.wants_json(ctx)))
 
 
 @click.group(
@@ -134,10 +140,10 @@ def _run(arguments: list[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = 130
-    except BrokenPipeError:  # the reader (head, less) has gone: a verdict that nobody heard is none
-        code = failures.CUT_OFF
+    except BrokenPipeError as error:  # the reader (head, less) has gone: a verdict that nobody heard is none
+        code = failures.CUT_OFF if failures.nobody_reads() else failures.unforeseen(error, as_json=as_json)
     except SystemExit as left:  # so click leaves when its own writing met the closed pipe
-        code = failures.CUT_OFF if failures.was_cut_off() else left.code
+        code = failures.CUT_OFF if failures.was_cut_off() else failures.left(left)
     except Exception as error:  # noqa: BLE001 - the last handler: a person gets a sentence, never a trace
         code = failures.unforeseen(error, as_json=as_json)
     code = failures.drain(code)

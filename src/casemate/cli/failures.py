@@ -6,10 +6,14 @@ JSON document; anything else is a defect of Casemate (exit 1), shown with its pl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,39 @@ def open_streams() -> None:
 def was_cut_off() -> bool:
     """Whether click put stdout aside because nobody reads it any more."""
     return type(sys.stdout).__name__.endswith("PacifyFlushWrapper")  # click does not export it under a lasting name
+
+
+def nobody_reads() -> bool:
+    """Whether stdout is a pipe without a reader; else a broken pipe is one of our own, and no reason to be silent."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return True
+
+
+def left(error: SystemExit) -> int:
+    """The exit code of a program that leaves by itself; with a text for a code, Python's own meaning: said, and 1."""
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    _quietly(f"error: {error.code}", err=True)
+    return 1
+
+
+@contextlib.contextmanager
+def signals_told() -> Iterator[None]:
+    """A long command that is told to end says so, and its `finally` clauses take away what it began."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(f"ended by {signal.Signals(number).name} before it was done")
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def drain(code: object) -> object:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from casemate.cli import image_arguments, output
+from casemate.cli import failures, image_arguments, output
 
 __all__ = ["guest"]
 _MAX_INITDATA = 4 << 20
@@ -26,9 +26,10 @@ def build(relock: bool, into: Path | None, as_json: bool) -> None:
     """Build the guest image, or take it from the cache."""
     from casemate.host import guestimage
 
-    if relock:
-        guestimage.relock_all(output.note)
-    image = guestimage.build_into(into, output.note) if into else guestimage.ensure(output.note)
+    with failures.signals_told():
+        if relock:
+            guestimage.relock_all(output.note)
+        image = guestimage.build_into(into, output.note) if into else guestimage.ensure(output.note)
     if not image.paper.lock_committed:
         output.note("built from a lock made on this machine: its measurements differ from the published ones")
     facts = {

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -113,8 +113,9 @@ def _marks(stream: TextIO) -> tuple[str, str]:
 
 
 def note(text: str) -> None:
-    """One line of progress or advice, on stderr."""
-    click.echo(clean(text), err=True)
+    """One line of progress or advice, on stderr. Where nobody reads it any more, the work goes on all the same."""
+    with suppress(OSError, ValueError):
+        click.echo(clean(text), err=True)
 
 
 def error(problem: CasemateError, *, as_json: bool) -> None:
@@ -155,7 +156,7 @@ class Steps:
     def note(self, text: str) -> None:
         """A line of detail under the current step."""
         if not self.quiet:
-            click.echo(f"      {clean(text)}", err=True)
+            note(f"      {text}")
 
     @contextmanager
     def step(self, title: str) -> Iterator[Steps]:
@@ -163,7 +164,7 @@ class Steps:
         number = len(self.done) + 1
         label = f"[{number}/{self.total}]" if self.total else f"[{number}]"
         if not self.quiet:
-            click.echo(f"{label} {clean(title)}", err=True)
+            note(f"{label} {title}")
         begun, verdict = time.monotonic(), "failed"
         try:
             yield self
@@ -172,4 +173,4 @@ class Steps:
             seconds = round(time.monotonic() - begun, 2)
             self.done.append({"step": number, "title": title, "seconds": seconds, "verdict": verdict})
             if not self.quiet:
-                click.echo(f"      {verdict} in {seconds:.1f} s", err=True)
+                note(f"      {verdict} in {seconds:.1f} s")

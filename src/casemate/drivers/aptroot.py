@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from casemate.drivers import lastwords
 from casemate.drivers.debs import Mirrors, Package, mirrors
 from casemate.errors import Unavailable
 
@@ -83,7 +84,8 @@ class AptRoot:
         )
         if said.returncode:
             errors = [line for line in said.stderr.splitlines() if line.startswith("E:")]
-            raise Unavailable(f"{program} {words[0]}: {(errors or ['failed'])[0]}", hint="check the network and apt")
+            why = errors[0] if errors else lastwords.of(said)
+            raise Unavailable(f"{program} {words[0]}: {why}", hint="check the network and apt")
         return said.stdout
 
 

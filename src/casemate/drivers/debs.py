@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from casemate.drivers import paths
+from casemate.drivers import lastwords, paths
 from casemate.errors import Malformed, Unavailable, Unusable
 
 __all__ = ["Gone", "Mirrors", "Package", "fetch", "format_lock", "mirrors", "parse_lock"]
@@ -215,7 +215,7 @@ def _download(packages: list[Package], folder: Path, sources: Mirrors) -> None:
     lost = tuple(p for p in bad if _absent(said.stderr + said.stdout, sources.address(p)))
     if lost:
         raise Gone(lost)
-    last = (said.stderr.strip().splitlines() or ["no message"])[-1]
+    last = lastwords.of(said).splitlines()[-1]
     raise Unavailable(f"cannot fetch {bad[0].name} {bad[0].version}: {last}", hint="check the network and apt's mirror")
 
 

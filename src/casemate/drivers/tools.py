@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from casemate.drivers import debs, paths
+from casemate.drivers import debs, lastwords, paths
 from casemate.errors import Unavailable, Unusable
 
 __all__ = ["PROGRAMS", "argv", "libraries", "path", "recipe_folder", "root", "unpack"]
@@ -85,7 +85,7 @@ def unpack(files: Iterable[Path], folder: Path) -> None:
         # dpkg keeps modes as they are in the package (tar -p), so the caller's umask has no say.
         said = subprocess.run(["dpkg-deb", "-x", file, folder], capture_output=True, text=True, check=False)
         if said.returncode:
-            raise Unavailable(f"dpkg-deb cannot unpack {file.name}: {said.stderr.strip()[-200:]}")
+            raise Unavailable(f"dpkg-deb cannot unpack {file.name}: {lastwords.of(said)}")
 
 
 def libraries(tree: Path, program: Path) -> list[str]:
@@ -99,7 +99,7 @@ def libraries(tree: Path, program: Path) -> list[str]:
         capture_output=True, text=True, check=False, env={},
     )  # fmt: skip
     if said.returncode:
-        raise Unusable(f"cannot list the libraries of {program.relative_to(tree)}: {said.stderr.strip()[-200:]}")
+        raise Unusable(f"cannot list the libraries of {program.relative_to(tree)}: {lastwords.of(said)}")
     names = []
     for words in map(str.split, said.stdout.splitlines()):
         if len(words) > 2 and words[1] == "=>":

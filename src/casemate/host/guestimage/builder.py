@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from casemate.boot import pcr
@@ -34,15 +35,30 @@ def ensure(progress: Progress = lambda _: None) -> GuestImage:
     committed = (tools.recipe_folder() / "packages.lock").read_bytes()
     target = _cached(recipe, committed)
     if not _sound(target):
-        tools.root(progress)
-        found, files = lock.obtain(recipe, progress)
-        target = _cached(recipe, found.text.encode())
-        if not _sound(target):
-            shutil.rmtree(target, ignore_errors=True)
-            build(recipe, found, files, target, progress)
-            _drop_old(target.parent)
-    (target / "image.json").touch()
+        with _alone(target.parent, progress):
+            tools.root(progress)
+            found, files = lock.obtain(recipe, progress)
+            target = _cached(recipe, found.text.encode())
+            if not _sound(target):
+                shutil.rmtree(target, ignore_errors=True)
+                build(recipe, found, files, target, progress)
+                _drop_old(target.parent)
+    with suppress(OSError):  # a cache that is not ours, or whose image another process replaces just now
+        os.utime(target / "image.json")
     return image.load(target)
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """One build at a time in a cache: two would remove each other's image between its making and its first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("another process builds the guest image; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _sound(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from casemate.boot import verity
-from casemate.drivers import tools
+from casemate.drivers import lastwords, tools
 from casemate.errors import Unavailable
 from casemate.host.guestimage.recipe import Recipe
 
@@ -55,4 +55,4 @@ def _erofs(recipe: Recipe, folder: Path, target: Path) -> None:
         capture_output=True, text=True, check=False, env={"LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     if said.returncode:
-        raise Unavailable(f"mkfs.erofs failed: {said.stderr.strip()[-300:]}")
+        raise Unavailable(f"mkfs.erofs failed: {lastwords.of(said)}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from casemate.drivers import tools
+from casemate.drivers import lastwords, tools
 from casemate.errors import Unavailable
 from casemate.host.guestimage.modules import Modules
 from casemate.host.guestimage.recipe import Recipe
@@ -81,5 +81,5 @@ def compress(data: bytes) -> bytes:
         input=data, capture_output=True, check=False,
     )  # fmt: skip
     if said.returncode:
-        raise Unavailable(f"zstd failed: {said.stderr.decode(errors='replace').strip()[-200:]}")
+        raise Unavailable(f"zstd failed: {lastwords.of(said)}")
     return said.stdout

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from casemate.drivers import tools
+from casemate.drivers import lastwords, tools
 from casemate.drivers.debs import Package
 from casemate.errors import Unavailable, Unusable
 from casemate.host.guestimage.modules import Modules
@@ -117,7 +117,7 @@ def _compile(root: Path) -> None:
         env={"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     if said.returncode:
-        raise Unavailable(f"byte-compiling the guest failed: {(said.stdout + said.stderr).strip()[-300:]}")
+        raise Unavailable(f"byte-compiling the guest failed: {lastwords.of(said)}")
 
 
 def _check_libraries(root: Path) -> None:
