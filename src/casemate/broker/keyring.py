@@ -62,9 +62,12 @@ class Keyring:
         """Every key that counts or will count, oldest first."""
         if time.monotonic() - self._loaded > FRESH:
             self.refresh()
+        keys = self._keys
+        if len(keys) == 1:
+            return keys
         edge = self._clock() - KEEP
-        ends = [*(key.begun for key in self._keys[1:]), None]
-        return tuple(key for key, end in zip(self._keys, ends, strict=True) if end is None or end > edge)
+        ends = [*(key.begun for key in keys[1:]), None]
+        return tuple(key for key, end in zip(keys, ends, strict=True) if end is None or end > edge)
 
     def current(self) -> Shared:
         """The key in use."""

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -130,7 +131,7 @@ class Store:
         """The entry of a URL, or None."""
         if self._bundle is not None:
             return self._bundle.get(url)
-        return self._read(self.path / _name(url), url)
+        return self._read(_place(self.path, url), url)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, in the order of URLs' digests; files of other names are left alone."""
@@ -146,7 +147,7 @@ class Store:
         """Keep an entry in place of an older one."""
         if self._bundle is not None:
             raise Unusable(f"{self.path} is a bundle, which is only read", hint="casemate collateral import BUNDLE")
-        path = self.path / _name(new.url)
+        path = _place(self.path, new.url)
         if not path.exists() and len(self._files()) >= MAX_ENTRIES:
             raise Unusable(
                 f"{self.path} holds {MAX_ENTRIES} entries", hint="casemate collateral show; start a new store"
@@ -274,6 +275,11 @@ def _damaged(path: Path) -> Unusable:
 
 def _how(url: str) -> str:
     return f"casemate collateral fetch EVIDENCE, or casemate collateral fetch --url '{url[:MAX_URL]}'"
+
+
+@lru_cache(maxsize=256)
+def _place(folder: Path, url: str) -> Path:
+    return folder / _name(url)
 
 
 def _name(url: str) -> str:

@@ -10,15 +10,17 @@ import binascii
 
 from casemate.errors import Malformed
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
 
 def b64(data: bytes) -> str:
     """Standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def b64u(data: bytes) -> str:
     """URL-safe base64 without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def unb64(text: str, name: str = "value", *, size: int | None = None) -> bytes:

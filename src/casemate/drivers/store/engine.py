@@ -223,5 +223,10 @@ def _to_wal(connection: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if connection.get_execution_options().get("write", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    try:
+        connection.connection.cursor().execute("BEGIN")  # at every request: it takes no lock yet
+    except sqlite3.Error:
+        connection.exec_driver_sql("BEGIN")  # which says the same in SQLAlchemy's way

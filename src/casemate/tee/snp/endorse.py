@@ -13,7 +13,7 @@ from casemate.errors import Unavailable, Unusable
 from casemate.schema.endorsements import Endorsements
 from casemate.schema.evidence import Evidence
 from casemate.tee.snp.report import VLEK, Report, Tcb, parse
-from casemate.tee.snp.wire import parse_evidence
+from casemate.tee.snp.wire import glance, parse_evidence
 
 SERVICE = "https://kdsintf.amd.com"
 SERVICES = {SERVICE: 2.0}  # base → least seconds between two requests: it answers 429 to those who hurry
@@ -21,15 +21,13 @@ SERVICES = {SERVICE: 2.0}  # base → least seconds between two requests: it ans
 
 def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
     """VEK where it is public, ASK, ARK and the list. Version 2 names no CPU, so its products are tried in turn."""
-    from casemate.tee.snp import vek
-
-    raw, sent = parse_evidence(evidence.primary)
+    raw, kinds = glance(evidence.primary)
     report = parse(raw)
     vlek = report.signing_key == VLEK
-    if vlek and not any(kind == "VLEK" for kind, _ in sent):
+    if vlek and "VLEK" not in kinds:
         raise Unusable("the report is signed by a VLEK, which only its cloud provider can give", hint="put it beside")
-    given = next((der for kind, der in sent if kind in ("VCEK", "VLEK")), None)
-    named = report.product or (vek.read(given).product if given else "")
+    given = "VCEK" in kinds or "VLEK" in kinds
+    named = report.product or (_product(evidence) if given else "")
     last: Unavailable | None = None
     for product in [named] if named else ["Milan", "Genoa"]:
         base = f"{SERVICE}/{'vlek' if vlek else 'vcek'}/v1/{product}"
@@ -41,6 +39,14 @@ def endorse(evidence: Evidence, fetch: Callable[[str], bytes]) -> Endorsements:
         except Unavailable as error:
             last = error
     raise last or Unusable("the CPU of this report is not known")
+
+
+def _product(evidence: Evidence) -> str:
+    """The product that the key's certificate names."""
+    from casemate.tee.snp import vek
+
+    _, sent = parse_evidence(evidence.primary)
+    return vek.read(next(der for kind, der in sent if kind in ("VCEK", "VLEK"))).product
 
 
 @lru_cache(maxsize=16)

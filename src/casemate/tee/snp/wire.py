@@ -80,12 +80,30 @@ class _Wire(msgspec.Struct):
     cert_chain: list[_Certificate] | None = None
 
 
+class _Named(msgspec.Struct):
+    cert_type: str | dict[str, str]
+    data: Any
+
+
+class _Glanced(msgspec.Struct):
+    attestation_report: str | _Json
+    cert_chain: list[_Named] | None = None
+
+
+def glance(primary: dict[str, Any]) -> tuple[bytes, list[str]]:
+    """The 1184 bytes and the kinds of the certificates beside them, which are not looked into (`parse_evidence`)."""
+    try:
+        wire = msgspec.convert(primary, _Glanced)
+        return _report(wire.attestation_report), [_kind(entry.cert_type) for entry in wire.cert_chain or []]
+    except (msgspec.ValidationError, OverflowError, ValueError) as error:
+        raise Malformed(f"snp evidence: {error}") from error
+
+
 def parse_evidence(primary: dict[str, Any]) -> tuple[bytes, list[tuple[str, bytes]]]:
     """(the 1184 bytes, [(kind, DER)]) of the primary evidence object. Members that are not known are ignored."""
     try:
         wire = msgspec.convert(primary, _Wire)
-        given, chain = wire.attestation_report, wire.cert_chain or []
-        raw = _raw(given) if isinstance(given, _Json) else unb64(given[:2048], "attestation_report")
+        raw, chain = _report(wire.attestation_report), wire.cert_chain or []
         if len(chain) > MAX_CERTIFICATES:
             raise Malformed(f"snp evidence: {len(chain)} certificates, at most {MAX_CERTIFICATES} allowed")
         return raw, [_certificate(entry) for entry in chain]
@@ -93,8 +111,16 @@ def parse_evidence(primary: dict[str, Any]) -> tuple[bytes, list[tuple[str, byte
         raise Malformed(f"snp evidence: {error}") from error
 
 
+def _report(given: str | _Json) -> bytes:
+    return _raw(given) if isinstance(given, _Json) else unb64(given[:2048], "attestation_report")
+
+
+def _kind(given: str | dict[str, str]) -> str:
+    return given if isinstance(given, str) else "OTHER"
+
+
 def _certificate(entry: _Certificate) -> tuple[str, bytes]:
-    kind = entry.cert_type if isinstance(entry.cert_type, str) else "OTHER"
+    kind = _kind(entry.cert_type)
     limit = MAX_CRL if kind == "CRL" else MAX_CERTIFICATE
     if len(entry.data) > 2 * limit:
         raise Malformed(f"snp evidence: a certificate of more than {limit} bytes")
