@@ -42,6 +42,7 @@ class Protocol(HttpToolsProtocol):
     _head = 0  # bytes of the head that is being read, by the pieces that held some of it
     _framing = 0  # bytes that a body took beside itself, less what it may take
     _in_head = True
+    _over = False  # nothing more is read
     _hosts = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -61,7 +62,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; between two requests a byte begins a head."""
-        if self.parser is None or self.transport.is_closing():
+        if self._over or self.parser is None or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         if not self._busy() and self._timer is None:
@@ -104,8 +105,12 @@ class Protocol(HttpToolsProtocol):
             raise _Ambiguous
 
     def _refuse(self, status: int) -> None:
-        """Say why and close. Where an answer is under way or due before this one, the connection ends without."""
-        if self._busy() and (self.pipeline or self.cycle.response_started or not self.cycle.more_body):
+        """Say why and close; a request before this one still gets its answer."""
+        if self._busy() and not self.cycle.more_body:
+            self.cycle.keep_alive, self._over = False, True
+            self.flow.pause_reading()
+            return
+        if self._busy() and (self.pipeline or self.cycle.response_started):  # that would not be understood as its own
             self.transport.abort()
             return
         said = _SAID[status]
