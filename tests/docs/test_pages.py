@@ -1,28 +1,18 @@
 """The documentation's commands: the tutorial is run as it stands, and the other pages' YAML and commands exist."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import click
 import pytest
+from tests.docs import shell
+from tests.docs.shell import ROOT, blocks
 
 import casemate.cli as cli
 from casemate.schema import manifest as manifests
 from casemate.schema import yaml_reader
 from casemate.testing.manifests import APP, PIN, SIGNER
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def blocks(page, language):
-    """(rest of the fence line, text) of each block in a language."""
-    found = BLOCK.findall(page.read_text())
-    return [(rest.strip(), text) for kind, rest, text in found if kind == language]
 
 
 def name(page):
@@ -32,46 +22,27 @@ def name(page):
 @pytest.mark.vm
 @pytest.mark.timeout(900)
 def test_the_tutorial_runs_as_it_stands(tmp_path):
-    script = "".join(text for rest, text in blocks(ROOT / "docs/tutorial/first.md", "sh") if rest != "skip")
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "CASEMATE_HOME": str(tmp_path / ".casemate"),
-    }
-
-    def shell(text):
-        command = ["bash", "-euo", "pipefail", "-c", text]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    def run(text):
+        return shell.run(text, tmp_path, PYTHONPATH=str(ROOT))
 
     try:
-        done = shell(script)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        done = run(shell.script(ROOT / "docs/tutorial/first.md"))
+        shell.good(done)
         assert "The secret line: hello from inside" in done.stdout
         assert "release.active" in done.stderr
     finally:
-        shell("casemate rm --force web || true; casemate rm --force changed || true; casemate down")
+        run("casemate rm --force web || true; casemate rm --force changed || true; casemate down")
 
 
 def test_the_page_on_collateral_runs_as_it_stands(tmp_path):
-    script = "".join(text for rest, text in blocks(ROOT / "docs/how-to/collateral.md", "sh") if rest != "skip")
-    script = 'trap "kill \\$(jobs -p) 2>/dev/null || true" EXIT\n' + script  # whatever fails, nobody stays behind
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                   "CASEMATE_HOME": str(tmp_path / ".casemate")}  # fmt: skip
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stdout.count("ACCEPTED") == 2
+    told = shell.good(shell.run(shell.script(ROOT / "docs/how-to/collateral.md"), tmp_path))
+    assert told.count("ACCEPTED") == 2
 
 
 def test_the_page_on_policies_runs_as_it_stands(tmp_path):
-    script = "".join(text for rest, text in blocks(ROOT / "docs/how-to/policies.md", "sh") if rest != "skip")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "3 of 3 cases are right" in done.stdout
-    assert "missing reference value: tpm/pcr4" in done.stdout
+    told = shell.good(shell.run(shell.script(ROOT / "docs/how-to/policies.md"), tmp_path))
+    assert "3 of 3 cases are right" in told
+    assert "missing reference value: tpm/pcr4" in told
 
 
 def commands():
