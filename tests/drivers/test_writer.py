@@ -126,7 +126,8 @@ def test_a_store_that_is_away_is_told_to_all(store, held, monkeypatch):
         raise Unavailable("away")
 
     monkeypatch.setattr(store, "write", away)
-    errors = gathered(held, ["a", "b", "c"])
+    errors = together(held.submit, ["a", "b", "c"])
+    held.gate.set()
     assert {name: str(error) for name, error in errors.items()} == dict.fromkeys("abc", "away")
     monkeypatch.undo()
     held.submit("d")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 from dataclasses import replace
 
 import pytest
+import rfc8785
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -82,9 +85,6 @@ def test_a_field_opens_with_its_own_salt_alone() -> None:
 
 
 def test_the_vector_of_a_commitment() -> None:
-    import hashlib
-    import hmac
-
     salt = hmac.new(SALT, b"app", "sha256").digest()
     expected = hashlib.sha256(b"casemate log commitment v1\0app\0" + salt + b'"x"').digest()
     assert entry.commitment("app", entry.field_salt(SALT, "app"), "x") == expected
@@ -92,7 +92,19 @@ def test_the_vector_of_a_commitment() -> None:
 
 @given(VALUES)
 def test_values_are_committed_to_in_their_canonical_form(value: object) -> None:
-    assert entry._canonical(value) == jcs.canonical(value)
+    assert entry._canonical(value) == rfc8785.dumps(value) == jcs.canonical(value)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,9}", fullmatch=True), VALUES, max_size=6), st.binary())
+def test_an_entry_is_what_the_libraries_make_of_it(fields: dict[str, object], seed: bytes) -> None:
+    salt = hashlib.sha256(seed).digest()
+    made = {
+        name: b64u(entry.commitment(name, hmac.digest(salt, name.encode(), "sha256"), value))
+        for name, value in fields.items()
+        if value is not None
+    }
+    wanted = rfc8785.dumps({"v": 1, "kind": "attest", "time": NOON, "allowed": None, "c": made})
+    assert entry.make("attest", NOON, None, fields, salt) == wanted
 
 
 @given(

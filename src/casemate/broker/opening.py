@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from casemate.errors import Malformed
 from casemate.ledger import entry
+from casemate.wire import jcs
 from casemate.wire.encoding import b64u, unb64u
 
 _LABEL = "casemate log opening v1:"
@@ -22,8 +23,8 @@ _LABEL = "casemate log opening v1:"
 
 def seal(key: AESGCM, receipt: str, salt: bytes, fields: dict[str, Any]) -> bytes:
     """Salt and fields of an entry, readable only for its receipt's id."""
-    iv, plain = os.urandom(12), json.dumps({"salt": b64u(salt), "fields": fields}, separators=(",", ":"))
-    return iv + key.encrypt(iv, plain.encode(), (_LABEL + receipt).encode())
+    iv, plain = os.urandom(12), jcs.compact({"salt": b64u(salt), "fields": fields})
+    return iv + key.encrypt(iv, plain, (_LABEL + receipt).encode())
 
 
 def open_(key: AESGCM, receipt: str, sealed: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -29,6 +29,10 @@ SALT_SIZE = 32
 _TAG = b"casemate log commitment v1\0"
 _KIND = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_quoted = json.encoder.encode_basestring
+# HMAC (RFC 2104) in two hashes: an entry has a dozen under one key, and OpenSSL looks up its parts for each.
+_BLOCK = hashlib.sha256().block_size
+_INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
 _MEMBERS = frozenset({"allowed", "c", "kind", "time", "v"})
 
 
@@ -51,13 +55,15 @@ def make(kind: str, time: int, allowed: bool | None, fields: Mapping[str, Any], 
     """The bytes of an entry. `salt` is the entry's, 32 random bytes; a field of None is left out."""
     if not _KIND.fullmatch(kind) or not 0 <= time < MAX_TIME or len(salt) != SALT_SIZE or len(fields) > MAX_FIELDS:
         raise Malformed("log entry: its kind, time, salt or number of fields is out of bounds")
+    key = salt.ljust(_BLOCK, b"\0")
+    inner, outer = key.translate(_INNER), key.translate(_OUTER)
     made = {
-        name: b64u(commitment(name, field_salt(salt, name), value))
-        for name, value in fields.items()
-        if value is not None
+        name: b64u(_committed(name, _sha256(outer + _sha256(inner + name.encode())), fields[name]))
+        for name in sorted(fields)
+        if fields[name] is not None
     }
-    document = {"allowed": allowed, "c": made, "kind": kind, "time": time, "v": VERSION}
-    data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()  # ASCII and whole numbers: RFC 8785
+    # ASCII, whole numbers, names in order: RFC 8785.
+    data = jcs.compact({"allowed": allowed, "c": made, "kind": kind, "time": time, "v": VERSION})
     if len(data) > MAX_ENTRY:
         raise Malformed(f"log entry: at most {MAX_ENTRY} bytes are possible")
     return data
@@ -70,22 +76,34 @@ def field_salt(salt: bytes, field: str) -> bytes:
 
 def commitment(field: str, salt: bytes, value: Any) -> bytes:
     """What an entry says of a field; `salt` is the field's."""
+    return _committed(field, salt, value)
+
+
+def _committed(field: str, salt: bytes, value: Any) -> bytes:
     if not _FIELD.fullmatch(field):
         raise Malformed(f"log entry: {field[:40]!r} is no name of a field")
     plain = _canonical(value)
     if len(plain) > MAX_VALUE:
         raise Malformed(f"log entry: {field} has {len(plain)} bytes, at most {MAX_VALUE} are allowed")
-    return hashlib.sha256(_TAG + field.encode() + b"\0" + salt + plain).digest()
+    return _sha256(_TAG + field.encode() + b"\0" + salt + plain)
 
 
 def _canonical(value: Any) -> bytes:
     """RFC 8785; for text and lists of text, most of what there is, by the interpreter's own writer, which agrees."""
-    if isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        try:
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        except UnicodeEncodeError as error:
-            raise Malformed("log entry: half a surrogate pair in a value") from error
+    try:
+        if isinstance(value, str):
+            return _quoted(value).encode()
+        if isinstance(value, list):
+            return f"[{','.join(map(_quoted, value))}]".encode()
+    except TypeError:  # a list of other things
+        pass
+    except UnicodeEncodeError as error:
+        raise Malformed("log entry: half a surrogate pair in a value") from error
     return jcs.canonical(value)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def parse(data: bytes) -> Entry:

@@ -14,6 +14,7 @@ from casemate.drivers.store.engine import AlreadySpent
 from casemate.drivers.store.quick import Quick, among
 from casemate.drivers.store.registry import millis, rfc3339
 from casemate.errors import Finding
+from casemate.wire import jcs
 
 # Strangers can cause entries about evidence that is not genuine: only the newest of those are kept.
 MAX_UNGENUINE = 10_000
@@ -64,7 +65,7 @@ def row(now: datetime, act: str, findings: Iterable[Finding], *, genuine: bool, 
     told = list(findings)
     known = {name: about.get(name) for name in ("app_id", "manifest_digest", "tee", "resource")}
     allowed = bool(told) and all(f.ok for f in told)
-    found = json.dumps([f.as_json() for f in told])
+    found = jcs.compact([f.as_json() for f in told]).decode()
     return {"time": millis(now), "act": act, "genuine": genuine, "allowed": allowed, **known, "findings": found}
 
 
