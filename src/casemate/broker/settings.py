@@ -22,7 +22,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`folder` holds the keys and, by default, the store. Times are seconds.
 
     `refused_tees` are rooms whose evidence is never accepted: `sample` proves nothing, so it is among them.
-    `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself.
+    `accepted_cautions` are weaknesses of genuine evidence, by rule, that the operator takes upon himself. A start with
+    fewer of them, or with more refused TEEs, ends every lease.
     `collateral` is the store (or bundle) of vendors' statements, by default `collateral` in the folder; a relative path
     starts there. Nothing is fetched for a guest: `casemate collateral fetch --store` fills it.
     `checkpoint` is where the broker keeps what it saw last of its log, best on another disk than the store;
