@@ -77,5 +77,7 @@ def test_the_recipe_names_what_exists():
 def test_every_locked_package_has_hashes():
     text = (ROOT / "requirements/run.txt").read_text()
     packages = re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE)
-    assert {"uvicorn", "starlette", "prometheus-client", "sqlalchemy", "cryptography"} <= set(packages)
+    assert {"uvicorn", "uvloop", "httptools", "starlette", "prometheus-client", "sqlalchemy", "cryptography"} <= set(
+        packages
+    )
     assert all(re.search(rf"^{name}==[^\n]*\\\n\s+--hash=sha256:", text, re.MULTILINE) for name in packages)
