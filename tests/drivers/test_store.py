@@ -306,3 +306,36 @@ def test_unusable_urls_without_their_password(url):
     with pytest.raises(Unusable) as error:
         Store(url)
     assert "secret" not in str(error.value)
+
+
+def test_a_failed_reader_is_not_used_again_and_others_are(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    store.migrate()
+    with store.read() as first:
+        assert vaulted.owner(first, "a/b/c") is None
+        with store.read() as second:
+            assert second is not first
+    with pytest.raises(RuntimeError), store.read():
+        raise RuntimeError
+    with pytest.raises(Unavailable), store.read() as broken:
+        broken.exec_driver_sql("SELECT * FROM nowhere")
+    with store.read() as later:
+        assert later is not broken
+        assert registry.app_ids(later) == []  # by SQLAlchemy's own way, in the same transaction
+        assert vaulted.newest(later, "a/b/c") is None
+    store.close()
+
+
+def test_a_reader_sees_one_moment_and_the_next_one_the_newest(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    store.migrate()
+    with store.write() as writing:
+        registry.found(writing, FOUNDING, ("development",), NOW)
+    with store.read() as tx:
+        assert vaulted.owner(tx, "a/b/c") is None
+        with store.write() as writing:
+            vaulted.claim(writing, APP, "a/b/c")
+        assert vaulted.owner(tx, "a/b/c") is None
+    with store.read() as tx:
+        assert vaulted.owner(tx, "a/b/c") == vaulted.Owned(APP, 0, deleted=True)
+    store.close()

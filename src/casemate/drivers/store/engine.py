@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine, event, exc, make_url
 
 from casemate.drivers.store.known import Known
+from casemate.drivers.store.readers import Readers
 from casemate.drivers.store.turn import Turn
 from casemate.errors import CasemateError, Malformed, Unavailable, Unusable
 
@@ -58,6 +59,7 @@ class Store:
             shown = self.url.render_as_string(hide_password=True)
             self.sqlite = self.url.get_backend_name() == "sqlite"
             self._engine = create_engine(self.url, hide_parameters=True, **self._options())
+            self._readers = Readers(self._engine)
         except (ImportError, exc.ArgumentError) as error:
             raise Unusable(f"the store {shown} cannot be used: {type(error).__name__}") from error
         if self.sqlite:
@@ -116,6 +118,10 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading."""
+        if self.sqlite:
+            with self._failures(), self._readers.transaction() as connection:
+                yield connection
+            return
         with self._failures(), self._engine.connect() as connection, connection.begin():
             yield connection
 
@@ -167,6 +173,7 @@ class Store:
 
     def close(self) -> None:
         """Close every connection."""
+        self._readers.close()
         self._engine.dispose()
         if self._turn is not None:
             self._turn.close()
@@ -223,10 +230,7 @@ def _to_wal(connection: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    if connection.get_execution_options().get("write", False):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        return
-    try:
-        connection.connection.cursor().execute("BEGIN")  # at every request: it takes no lock yet
-    except sqlite3.Error:
-        connection.exec_driver_sql("BEGIN")  # which says the same in SQLAlchemy's way
+    raw: Any = connection.connection.driver_connection
+    if not raw.in_transaction:  # as one of `Readers` is
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
