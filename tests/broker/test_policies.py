@@ -135,6 +135,25 @@ def test_a_guest_of_coco_gets_what_its_tenants_policy_allows(service):
     assert guest.get("shared/key/none").status in (403, 404)
 
 
+def test_a_derived_key_is_the_apps_tenants_to_refuse(service):
+    listed = ["kbs:///mine/derived.aes-256/1", "kbs:///shared/derived.aes-256/1"]  # `shared` is acme's
+    app = service.found("other", resources=listed)
+    guest = Guest(service, app.manifest)
+    guest.handshake()
+    assert len(guest.open(guest.get("mine/derived.aes-256/1"))) == 32
+    assert rules(guest.get("shared/derived.aes-256/1")) == ["resource.repo"]
+    put(service, HEAD + "default allow := false\n", "resource", "resource-policy", tenant="acme")
+    assert guest.get("mine/derived.aes-256/1").status == 200  # not asked about what isn't its own
+    put(service, HEAD + "default allow := false\n", "resource", "resource-policy", tenant="other")
+    assert rules(guest.get("mine/derived.aes-256/1")) == ["policy.resource"]
+    acme = service.found("acme", resources=listed[1:])
+    guest = Guest(service, acme.manifest)
+    guest.handshake()
+    assert rules(guest.get("shared/derived.aes-256/1")) == ["policy.resource"]
+    put(service, HEAD + "default allow := true\n", "resource", "resource-policy", tenant="acme")
+    assert guest.get("shared/derived.aes-256/1").status == 200
+
+
 def test_reference_values_reach_policies(service):
     guest, _ = guest_of(service)
     text = (

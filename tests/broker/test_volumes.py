@@ -224,10 +224,29 @@ def test_a_key_is_never_made_in_another_tenants_repository(tmp_path):
             assert vaulted.owner(tx, theirs.path) is None
         _, guest = attested(made, key="kbs:///own-repo/volume/data")
         assert len(unb64(opened(guest)["key"])) == 32
-        # A derived key depends on the app and lies nowhere: its path takes nothing from anybody.
+        # A derived key lies nowhere and takes nothing from anybody; its path must not mislead about whose rules hold.
         _, guest = attested(made, key="kbs:///acme-repo/derived.aes-256/data")
-        assert len(unb64(opened(guest)["key"])) == 32
+        got = guest.call("POST", "/casemate/v0/volumes/data/open", {"size": SIZE})
+        assert (got.status, rules(got)) == (403, ["resource.repo"])
         owner = made.found(tenant="acme")
         assert made.admin.put_resource(owner.app_id, f"kbs:///{theirs.path}", b"theirs") == 1
+    finally:
+        made.stop()
+
+
+def test_the_policy_of_the_apps_tenant_is_asked_wherever_the_key_is(tmp_path):
+    made = brokers.start(tmp_path, repos={"acme-repo": "acme", "own-repo": "demo"})
+    try:
+        made.trust()
+        text = "package policy\nimport rego.v1\ndefault allow := false\n"
+        keys = ("own-repo/derived.aes-256/1", "own-repo/volume/1", "nobodys/derived.aes-256/1", "nobodys/volume/1")
+        guests = [attested(made, key=f"kbs:///{key}")[1] for key in keys]
+        made.admin.call("PUT", "/policies/resource/resource-policy?tenant=acme", {"text": text})
+        for guest in guests:
+            opened(guest)
+        made.admin.call("PUT", "/policies/resource/resource-policy?tenant=demo", {"text": text})
+        for guest in guests:
+            got = guest.call("POST", "/casemate/v0/volumes/data/open", {"size": SIZE})
+            assert (got.status, rules(got)) == (403, ["policy.resource"])
     finally:
         made.stop()

@@ -3,8 +3,9 @@
 Rules
 1. A tenant's own policy comes before the whole broker's, that before the one that Casemate ships.
 2. An attestation policy shapes the result's trust vector; whether keys leave is decided by appraisal and at `judge`.
-3. For an app's own guests a resource policy can only narrow what the built-in rules allow. A guest without a manifest
-   may get what lies without an app in a repository that the settings give to a tenant, if its policy allows it.
+3. For an app's own guests the resource policy of the app's tenant is asked, wherever a path lies, and can only narrow
+   what the built-in rules allow. A guest without a manifest may get what lies without an app in a repository that the
+   settings give to a tenant, if that tenant's policy allows it.
 4. A policy that gives no answer refuses that request. Shipped policies are answered without a child (`shipped`).
 """
 
@@ -238,13 +239,13 @@ def ask(broker: Broker, tx: Connection, session: Session, path: str) -> Asked:
     mapped = broker.settings.repos.get(repo)
     known = broker.store.known.at(tx)
     owned = vaulted.owner(tx, path)
-    tenant = mapped if mapped is not None else _holder(known, tx, owned)
-    policy = current(known, tx, tenant or "").get((RESOURCE, RESOURCE_NAME))
+    tenant = (mapped if session.app_id is None else _holder(known, tx, session.app_id)) or ""
+    policy = current(known, tx, tenant).get((RESOURCE, RESOURCE_NAME))
     text = _text(broker, tx, policy) if policy is not None else ""
     shared = mapped is not None and owned is not None and owned.app_id == repositories.founding(mapped, repo).app_id
     alone = session.manifest_digest is None and shared and policy is not None
     built_in = () if alone else resources.judge(broker, tx, known, session, path, owned)
-    return Asked(path, built_in, policy, text, tenant or "")
+    return Asked(path, built_in, policy, text, tenant)
 
 
 def judge(
@@ -257,11 +258,9 @@ def judge(
     return (*asked.built_in, _resource(broker, session, (asked.policy, asked.text), data, asked.tenant))
 
 
-def _holder(known: View, tx: Connection, owned: vaulted.Owned | None) -> str | None:
-    """The tenant of the app that owns a path."""
-    if owned is None:
-        return None
-    return known.get(("tenant", owned.app_id), lambda: accounts.tenant_of(tx, owned.app_id))
+def _holder(known: View, tx: Connection, app_id: str) -> str | None:
+    """The tenant of an app."""
+    return known.get(("tenant", app_id), lambda: accounts.tenant_of(tx, app_id))
 
 
 def narrow(

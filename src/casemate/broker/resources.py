@@ -59,8 +59,11 @@ def judge(  # noqa: PLR0917 - what a transaction has read already
         ("running", session.app_id, session.manifest_digest), lambda: _running(tx, session)
     )
     lease = leases.judge(tx, session, broker.clock())
-    theirs = session.app_id if derived.is_derived(path) else owned.app_id if owned else None
-    return (*still(session, statement, manifest), _listed(listed, path), owner(theirs, session.app_id), *lease)
+    told = (*still(session, statement, manifest), _listed(listed, path))
+    if not derived.is_derived(path):
+        return (*told, owner(owned.app_id if owned else None, session.app_id), *lease)
+    tenant = statement.founding.tenant if statement else None
+    return (*told, owner(session.app_id, session.app_id), access.in_repo(broker, path, tenant), *lease)
 
 
 def running(tx: Connection, session: Session) -> tuple[AppStatement | None, Manifest | None]:

@@ -1,12 +1,13 @@
 """Volumes: the broker is the memory that the host's disk is not believed to be.
 
 Rules
-1. A volume belongs to the app in the attested manifest; its key is a resource of that app, made here when absent, but
-   never in a repository that the settings give to another tenant.
+1. A volume belongs to the app in the attested manifest; its key is a resource of that app, made here when absent or
+   derived, but never in a repository that the settings give to another tenant.
 2. Until a volume is initialised, each opening gives a new grant to format it, and only the newest one counts.
 3. `initialised` needs that grant and stores the guest's record; afterwards no grant is ever given again, so a blank,
    foreign or swapped disk is told from a new one.
-4. The tenant's resource policy is asked about the key's path: who may not read a key may not open its volume either.
+4. The resource policy of the app's tenant is asked about the key's path: who may not read a key may not open its volume
+   either.
 """
 
 from __future__ import annotations
@@ -115,8 +116,7 @@ def _narrowed(broker: Broker, session: Session, name: str) -> tuple[Finding, ...
     if statement is None or volume is None or not all(f.ok for f in findings):
         return ()
     path = volume.key.removeprefix("kbs:///")
-    tenant = broker.settings.repos.get(path.partition("/")[0], statement.founding.tenant)
-    return policies.narrow(broker, session, tenant, path, plugin="resource", query={})
+    return policies.narrow(broker, session, statement.founding.tenant, path, plugin="resource", query={})
 
 
 def _opened(  # noqa: PLR0917 - what was judged, and where the receipt's facts go
@@ -200,7 +200,7 @@ def _judge(tx: Connection, broker: Broker, session: Session, name: str) -> tuple
             Finding("volume.app", session.app_id or "an app", volume.app, hint, ok=volume.app == session.app_id)
         )
         findings.append(resources.owner(owned.app_id if theirs and owned else session.app_id, session.app_id))
-        if owned is None and statement is not None and not derived.is_derived(path):  # a key is about to be made there
+        if owned is None and statement is not None:  # a key is about to be made there, or derived
             findings.append(access.in_repo(broker, path, statement.founding.tenant))
     return tuple(findings), volume
 
