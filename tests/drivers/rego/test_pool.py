@@ -15,6 +15,7 @@ from casemate.drivers.rego import Broken, Pool, compile_policy
 from casemate.drivers.rego import pool as pools
 from casemate.drivers.rego.compile import program
 from casemate.errors import Malformed, Unavailable
+from casemate.policy.rego import inputs
 
 HEAD = "package policy\nimport rego.v1\n"
 GOOD = HEAD + 'trust_claims := {"hardware": 2} if input.x in query_reference_value("known")\n'
@@ -65,6 +66,14 @@ def test_a_bomb_fails_its_own_request_alone(pool, name):
 def test_what_cannot_be_compiled_is_malformed(text):
     with pytest.raises(Malformed):
         compile_policy(text)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "# the end", "\n# the end", "\r\n# the end"])
+def test_a_policy_may_end_as_it_likes(pool, end):
+    text = GOOD.rstrip("\n") + end
+    answer = pool.evaluate(pool.compiled(text), given={"x": 1}, references={"known": [1]})
+    assert answer.values["trust_claims"] == {"hardware": 2}
+    assert compile_policy(text).digest == inputs.text_digest(text)
 
 
 def test_an_error_names_its_line():

@@ -43,7 +43,7 @@ def compile_policy(text: str, *, seconds: float = SECONDS) -> Compiled:
         raise Malformed(f"policy: at most {MAX_TEXT} bytes are allowed")
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise Malformed("policy: text in UTF-8 without zero bytes is wanted")
-    made = _run(raw, seconds)
+    made = _run(raw + b"\n", seconds)  # the compiler cannot read a comment that ends with the text
     if "plan" not in made:
         problems = tuple(Problem("policy", str(e["message"]), line=int(e["line"])) for e in made["errors"])
         raise Malformed("policy: " + "; ".join(map(str, problems))[:1000], problems=problems)
