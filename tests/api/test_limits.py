@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from casemate.api import peers
 from casemate.api.answers import Busy, Intake
 from casemate.api.application import Journal
-from casemate.broker import resources
+from casemate.broker import decide, resources
 from casemate.guest.attest import MAX_RESOURCE
 from casemate.testing import broker as brokers
 from casemate.testing.broker import Guest, rules
@@ -42,6 +42,46 @@ def raw(service, data, *, end=True):
         return found
 
 
+def read_whole(monkeypatch):
+    """How often the broker began to judge an attestation, or could not read one."""
+    said = []
+    for name in ("attest", "wasted"):
+        act = getattr(decide, name)
+        monkeypatch.setattr(decide, name, lambda *told, act=act, name=name: (said.append(name), act(*told))[1])
+    return said
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda body: b"{",
+        lambda body: b'{"a":[' + b"{}," * 2_700_000 + b"{}]}",
+        lambda body: {**body, "tee-evidence": {**body["tee-evidence"], "additional_evidence": "{"}},
+        lambda body: {**body, "init-data": {"format": "json", "body": ""}},
+    ],
+)
+def test_rubbish_answers_a_challenge_too(service, monkeypatch, spoil):
+    guest = Guest(service)
+    guest.auth()
+    good = guest.body()
+    assert service.call("POST", "/kbs/v0/attest", spoil(good), Cookie=guest.cookie).status == 400
+    again = service.call("POST", "/kbs/v0/attest", good, Cookie=guest.cookie)
+    assert (again.status, rules(again)) == (401, ["session.replay"])
+    said = read_whole(monkeypatch)
+    long = service.call("POST", "/kbs/v0/attest", b" " * (1 << 20), Cookie=guest.cookie)
+    assert (long.status, rules(long), said) == (401, ["session.replay"], [])
+    assert guest.handshake().status == 200
+
+
+def test_bodies_of_many_small_values_are_not_read(service):
+    for body in (b'{"a":[' + b"{}," * 2_700_000 + b"{}]}", b'{"a":[' + b"1.5," * 2_000_000 + b"1]}"):
+        guest = Guest(service)
+        guest.auth()
+        answer = service.call("POST", "/kbs/v0/attest", body, Cookie=guest.cookie)
+        assert answer.status == 400
+        assert "more than 200000 values" in answer.json()["detail"]
+
+
 def status(answer):
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
 
@@ -59,6 +99,7 @@ def test_bodies_beyond_their_bound(service, path, limit):
     guest.auth()
     at_bound = service.call("POST", path, b" " * limit, Cookie=guest.cookie)
     assert at_bound.status in (400, 401)
+    guest.auth()  # the first answer spent its question
     beyond = service.call("POST", path, b" " * (limit + 1), Cookie=guest.cookie)
     assert beyond.status == 413
     assert beyond.json()["type"].endswith("/PayloadTooLarge")

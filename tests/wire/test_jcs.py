@@ -55,6 +55,51 @@ def test_bounds():
         jcs.parse(json.dumps("x" * 100), limit=50)
 
 
+MANY = jcs.MAX_VALUES + 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":[' + "{}," * MANY + "{}]}",
+        "[" + "1," * MANY + "1]",
+        "[" + "[],\n" * MANY + "1]",
+        "{" + ",".join(f'"{n}":0' for n in range(MANY)) + "}",
+        '[{"a":1,"a":1},' + '"",' * MANY + '""]',
+    ],
+)
+def test_more_values_than_memory_is_meant_for_are_not_read(text, monkeypatch):
+    monkeypatch.setattr(jcs, "_short", lambda raw: pytest.fail("it was read"))
+    monkeypatch.setattr(jcs, "_parse", lambda *told: pytest.fail("it was read"))
+    with pytest.raises(Malformed, match="more than 200000 values"):
+        jcs.parse(text)
+
+
+@pytest.mark.parametrize("text", [",:[{" * MANY, '\\"' * MANY, '\\\\",' * MANY, ('{"a":1},\\' * MANY)])
+def test_what_stands_in_strings_is_one_value(text):
+    assert jcs.parse(json.dumps({"policy": text})) == {"policy": text}
+
+
+def test_the_bound_on_values_is_the_callers():
+    assert jcs.parse(b"[" + b"7," * MANY + b"7]", values=2 * MANY)[-1] == 7
+    with pytest.raises(Malformed, match="more than 3 values"):
+        jcs.parse('[{"a":1}]', values=3)
+
+
+@given(VALUES)
+def test_the_bound_counts_values_and_names(value):
+    def count(item):
+        if isinstance(item, dict):
+            return 1 + sum(1 + count(child) for child in item.values())
+        return 1 + (sum(map(count, item)) if isinstance(item, list) else 0)
+
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1)):
+        assert jcs.parse(text, values=2 * count(value) + 1) == value
+        if (few := count(value) // 2 - 1) > 0:
+            with pytest.raises(Malformed):
+                jcs.parse(text, values=few)
+
+
 @given(st.binary(max_size=200))
 def test_only_malformed(data):
     try:

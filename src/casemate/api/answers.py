@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import math
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -51,6 +52,8 @@ RULES = "casemate.rules"  # where a request's scope keeps the failed rules of it
 BODY_SECONDS = 30.0
 BODY_PACE = 128 << 10  # bytes a second that a long body must come with after that
 _SHORT = 64 << 10  # a body that is read without asking who sends it
+LONG = 1 << 20
+_LONG = threading.Lock()
 _DRAIN_BYTES = 20 << 20
 _DRAIN_SECONDS = 3
 
@@ -113,7 +116,7 @@ def route(
 
     async def endpoint(request: Request) -> Response:
         whole: Callable[[Request, bytes], Response] = both
-        if gate is not None and _length(request) > min(limit, _SHORT):
+        if gate is not None and long(request, limit):
             if refused := await _run(_passing(gate), request, b""):
                 return refused
             whole = act
@@ -163,12 +166,17 @@ def carried(act: Callable[[Request, bytes], Response], request: Request, body: b
 
 
 def parsed(body: bytes, kind: type[T], name: str) -> T:
-    """A JSON body as a message; `Malformed` names the place of the error."""
-    document = jcs.parse_object(body, name, limit=len(body))
-    try:
-        return msgspec.convert(document, kind)
-    except msgspec.ValidationError as error:
-        raise Malformed(f"{name}: {error}") from error
+    """A JSON body as a message; `Malformed` names the place of the error.
+
+    Long ones are read one at a time: each takes several times its size meanwhile.
+    """
+    with _LONG if len(body) > LONG else contextlib.nullcontext():
+        document = jcs.parse_object(body, name, limit=len(body))
+        try:
+            return msgspec.convert(document, kind)
+        except msgspec.ValidationError as error:
+            document.clear()  # the error's trace would keep it
+            raise Malformed(f"{name}: {error}") from error
 
 
 def answer(value: Any, **headers: str) -> Response:
@@ -184,6 +192,11 @@ def failure(error: CasemateError, request: Request) -> JSONResponse:
             named = strict.named(request, status, _BY_RULE.get(rule, name))
             return _short_of(request, *named, error) or _error(*named, error)
     return _error(500, "Internal", CasemateError("internal error"))
+
+
+def long(request: Request, limit: int) -> bool:
+    """Whether a body of at most `limit` bytes is so long that its gate is asked before it is read."""
+    return _length(request) > min(limit, _SHORT)
 
 
 def _passing(gate: Callable[[Request], None]) -> Callable[[Request, bytes], None]:

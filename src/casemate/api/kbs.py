@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from casemate.api.access import closed, of_resource
-from casemate.api.answers import RECEIPT_HEADER, answer, parsed, route
+from casemate.api.answers import RECEIPT_HEADER, answer, long, parsed, route
 from casemate.broker import again, decide, journal, leases, repositories, resources, secrets, sessions
 from casemate.broker.refusals import NoPath, Unauthenticated
 from casemate.broker.sessions import Session
@@ -70,9 +70,13 @@ def routes(broker: Broker) -> list[BaseRoute]:
         if (token := again.token(broker, cookie := request.cookies.get(COOKIE, ""))) is not None:
             request.state.session = True
             return _with_cookie(answer({"token": token}), cookie, broker.settings.token_seconds)
-        said = parsed(body, Attestation, "attestation")
-        renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
-        admitted = decide.attest(broker, request.cookies.get(COOKIE, ""), said, renews)
+        try:
+            said = parsed(body, Attestation, "attestation")
+            renews = leases.named(request.headers.get(LEASE_ID_HEADER, ""))
+            admitted = decide.attest(broker, cookie, said, renews)
+        except Malformed as error:
+            decide.wasted(broker, cookie, error)
+            raise
         request.state.session = True  # one that begins now: see `api.gate`
         held = {LEASE_ID_HEADER: admitted.lease, LEASE_HEADER: str(admitted.lease_seconds)} if admitted.lease else {}
         response = answer({"token": admitted.token}, **{RECEIPT_HEADER: admitted.receipt, **held})
@@ -103,7 +107,7 @@ def routes(broker: Broker) -> list[BaseRoute]:
 
     def begun(request: Request) -> None:
         if again.token(broker, cookie := request.cookies.get(COOKIE, "")) is None:
-            decide.begun(broker, cookie)
+            decide.begun(broker, cookie, unspent=long(request, ATTEST_LIMIT))
 
     resource = "/kbs/v0/resource/{repo}/{type}/{tag}"
     return [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from casemate.broker import consult, hearing, journal, leases, policies, proof, questions, resources, sessions
+from casemate.broker.refusals import Unauthenticated
 from casemate.broker.sessions import Session
 from casemate.policy import appraise
 from casemate.release import ear
@@ -15,6 +17,7 @@ from casemate.tee import composite
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
+    from casemate.errors import Malformed
     from casemate.schema.kbs import Attestation, AuthRequest
 
 
@@ -47,10 +50,22 @@ def request(broker: Broker, asked: AuthRequest, salt: bytes) -> Asked:
     return Asked(challenge.nonce, salt, broker.cookies.seal(challenge), extra)
 
 
-def begun(broker: Broker, cookie: str) -> None:
-    """Whether a cookie is a challenge of ours: asked before a long attestation is read."""
+def begun(broker: Broker, cookie: str, *, unspent: bool = False) -> None:
+    """Whether a cookie is a challenge of ours, and not answered yet: asked before a long attestation is read."""
     with journal.counted(broker, "attest"):
-        hearing.challenge(broker, cookie, broker.clock())
+        question = hearing.challenge(broker, cookie, broker.clock())
+        if unspent:
+            hearing.demand_unspent(broker, question)
+
+
+def wasted(broker: Broker, cookie: str, error: Malformed) -> None:
+    """An attestation that cannot be read is an answer to its challenge too: whoever sends rubbish asks anew."""
+    now = broker.clock()
+    question = hearing.challenge(broker, cookie, now)
+    with suppress(Unauthenticated):
+        hearing.demand_unspent(broker, question)
+        with journal.failures(broker, "attest", now, spends=hearing.spending(question), tee=question.tee):
+            raise error
 
 
 def attest(broker: Broker, cookie: str, said: Attestation, renews: str = "") -> Admitted:

@@ -143,6 +143,18 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
     )
 
 
+def demand_unspent(broker: Broker, question: Challenge) -> None:
+    """`Unauthenticated` for a question that was answered."""
+    with broker.store.read() as tx:
+        if record.used(tx, [ticket(question.nonce)]):
+            raise replay()
+
+
+def spending(question: Challenge) -> record.Ticket:
+    """How a question is recorded as answered, until it expires."""
+    return record.Ticket(ticket(question.nonce), int(question.expires * 1000) + 1)
+
+
 def ticket(nonce: str) -> str:
     """A nonce, or the hash of one that is a whole document."""
     return nonce if len(nonce) <= 64 else hashlib.sha256(nonce.encode()).hexdigest()

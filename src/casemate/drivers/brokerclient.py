@@ -230,7 +230,7 @@ def _answer(
     except Unavailable as error:
         raise Unavailable(f"the broker does not answer: {error}", hint="casemate status; casemate up") from error
     if response.status == 200:
-        return response.json() if response.body else {}
+        return response.json(values=jcs.MAX_BYTES) if response.body else {}  # lists of ten thousand decisions
     if response.status == 202:
         raise Pending(response.json())
     try:

@@ -46,9 +46,9 @@ class Response:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)  # tokens and cookies do not belong in a trace
 
-    def json(self) -> dict[str, Any]:
-        """The body as a JSON object; anything else is `Malformed`."""
-        return jcs.parse_object(self.body, "answer")
+    def json(self, *, values: int = jcs.MAX_VALUES) -> dict[str, Any]:
+        """The body as a JSON object of at most that many values; anything else is `Malformed`."""
+        return jcs.parse_object(self.body, "answer", values=values)
 
 
 class Stream:

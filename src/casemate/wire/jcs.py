@@ -1,7 +1,8 @@
 """JSON, bounded on the way in and canonical on the way out (RFC 8259, RFC 8785).
 
 Duplicate keys, lone surrogates, depth and size are refused before a document is believed: two readers that disagree
-about a duplicate key are a classic way around a signature.
+about a duplicate key are a classic way around a signature. How many values a text holds is bounded before it is read:
+in memory an empty object takes thirty times its text.
 
 Both ways have a short cut for what is met nearly always, which `msgspec` goes: text, whole numbers, true, false, null,
 lists and objects of a few levels. It either gives exactly what the long way gives, or nothing.
@@ -19,6 +20,7 @@ from casemate.errors import Malformed
 
 MAX_DEPTH = 32
 MAX_BYTES = 8 << 20
+MAX_VALUES = 200_000  # of values and names together; evidence that spells out bytes as numbers has some 10 000
 _LARGEST = 2**53 - 1  # RFC 8785 section 3.2.2.3: integers beyond are no JSON numbers
 _LEVELS = 7  # of the short cut, the last of them for text and numbers alone
 _SPACE = b" \t\r\n"
@@ -63,14 +65,26 @@ def compact(value: Any) -> bytes:
         return _json.dumps(value, separators=(",", ":"), default=str).encode()
 
 
-def parse(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, depth: int = MAX_DEPTH) -> Any:
-    """Parse JSON of at most `limit` bytes and `depth` levels; duplicate keys, lone surrogates and NaN are errors."""
+def parse(
+    data: bytes | str,
+    name: str = "JSON",
+    *,
+    limit: int = MAX_BYTES,
+    depth: int = MAX_DEPTH,
+    values: int = MAX_VALUES,
+) -> Any:
+    """Parse JSON of at most `limit` bytes, `depth` levels, and `values` values and names together.
+
+    Duplicate keys, lone surrogates and NaN are errors.
+    """
     try:
         raw = data.encode() if isinstance(data, str) else data
     except UnicodeEncodeError as error:
         raise Malformed(f"{name}: half a surrogate pair in the text") from error
     if len(raw) > limit:
         raise Malformed(f"{name}: {len(raw)} bytes, at most {limit} allowed")
+    if len(raw) > values and _more(raw, values):
+        raise Malformed(f"{name}: more than {values} values and names")
     if depth >= _LEVELS and (found := _short(raw)) is not None:
         return found
     return _parse(raw, name, depth)
@@ -91,9 +105,11 @@ def _parse(raw: bytes, name: str, depth: int) -> Any:
     return value
 
 
-def parse_object(data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES) -> dict[str, Any]:
+def parse_object(
+    data: bytes | str, name: str = "JSON", *, limit: int = MAX_BYTES, values: int = MAX_VALUES
+) -> dict[str, Any]:
     """Like `parse`, and the top level must be an object."""
-    value = parse(data, name, limit=limit)
+    value = parse(data, name, limit=limit, values=values)
     if not isinstance(value, dict):
         raise Malformed(f"{name}: an object is wanted, not {type(value).__name__}")
     return value
@@ -142,6 +158,23 @@ def _short(raw: bytes) -> Any:
     except (kit.error, ValueError, RecursionError):
         return None
     return value if again == raw or again.translate(None, _SPACE) == raw.translate(None, _SPACE) else None
+
+
+def _more(raw: bytes, values: int) -> bool:
+    """Whether a text holds more than `values` values and names. What stands in strings counts only when in doubt.
+
+    Each value but the first follows on one of these marks. Up to a text's first error no fewer are found than are read.
+    """
+    if _marks(raw) < values:
+        return False
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 2 * values:
+        return True
+    return _marks(b"".join(plain.split(b'"')[::2])) >= values
+
+
+def _marks(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b":") + raw.count(b"[") + raw.count(b"{")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
