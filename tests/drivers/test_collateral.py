@@ -382,3 +382,31 @@ def test_an_ocsp_response_is_kept_until_its_next_update():
     unwilling = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
     with pytest.raises(Malformed, match="TRY_LATER"):
         statements.read(unwilling.public_bytes(Encoding.DER))
+
+
+def test_a_store_that_is_kept_in_mind_shows_every_change(server, chip, tmp_path, monkeypatch):
+    """What a broker does for each guest; the folder's own state is kept, and looked at each time."""
+    monkeypatch.setattr(collateral, "_SETTLED", -(10**12))  # as if all of it was old
+    place = tmp_path / "store"
+    with pytest.raises(Absent):
+        collateral.offline(place)(CRL)
+    fetcher(server, tmp_path).fetch(CRL)
+    first = collateral.offline(place)(CRL)
+    assert collateral.offline(place)(CRL) == first
+    store, old = Store(place), Store(place).get(CRL)
+    newer = collateral.entry(CRL, chip.ark.crl([chip.ask.certificate]), (), old.fetched)
+    store.put(newer)
+    assert collateral.offline(place)(CRL) == newer.body != first
+    (place / collateral._name(CRL)).unlink()
+    with pytest.raises(Absent):
+        collateral.offline(place)(CRL)
+    bundle = tmp_path / "bundle.json"
+    for held in (old, newer):
+        collateral.write_bundle(bundle, [held])
+        for _ in range(2):
+            assert collateral.offline(bundle)(CRL) == held.body
+    for path in place.iterdir():
+        path.unlink()
+    (place / "letter.txt").write_text("something else")
+    with pytest.raises(Unusable):
+        collateral.offline(place)(CRL)
