@@ -14,7 +14,7 @@ from casemate.broker.sessions import Session
 from casemate.drivers.store import log as entries
 from casemate.drivers.store import record, tables
 from casemate.drivers.store import writer as writers
-from casemate.errors import Finding, Unavailable
+from casemate.errors import Finding, Refused, Unavailable
 from casemate.testing import log as logs
 
 NOW = datetime.now(UTC)
@@ -198,6 +198,37 @@ def test_a_refusal_is_recorded_and_counted_when_it_is(broker):
 
     asyncio.run(answer())
     assert broker.meter.told == [("attest", "snp", ["a.bad"])]
+
+
+def test_evidence_that_is_no_good_is_refused_at_once_and_recorded_before_it_is_told(broker):
+    ticket = record.Ticket("bad", int((NOW + timedelta(hours=1)).timestamp() * 1000))
+
+    def attest():
+        with journal.failures(broker, "attest", NOW, spends=ticket, tee="snp"):
+            raise Refused((BAD,))
+
+    async def answer():
+        broker.gate.clear()
+        with held.collecting() as holds, pytest.raises(Unauthenticated) as caught:
+            attest()
+        assert caught.value.findings == (BAD,)
+        broker.gate.set()
+        await held.settled(holds)
+
+    async def again():
+        with held.collecting() as holds, pytest.raises(Unauthenticated):
+            attest()
+        with pytest.raises(Unauthenticated) as caught:
+            await held.settled(holds)
+        assert caught.value.findings[0].rule == "session.replay"
+
+    asyncio.run(answer())
+    asyncio.run(again())
+    with pytest.raises(Unauthenticated) as caught:
+        attest()
+    assert caught.value.findings[0].rule == "session.replay"
+    assert broker.acts() == [("attest", 0)]
+    assert [rules for _, _, rules in broker.meter.told] == [["a.bad"], ["session.replay"], ["session.replay"]]
 
 
 def test_one_batch_wakes_a_loop_once(broker):

@@ -105,7 +105,7 @@ def change_log_key(broker: Broker, *, who: str) -> str:
 
 @contextmanager
 def failures(broker: Broker, act: str, now: datetime, *, spends: record.Ticket, tee: str) -> Iterator[None]:
-    """Evidence that cannot be verified is refused as `Unauthenticated`, recorded, and its nonce is used up."""
+    """Evidence that cannot be verified is refused as `Unauthenticated`, recorded (see `held`), its nonce used up."""
     try:
         yield
     except Refused as error:
@@ -114,13 +114,22 @@ def failures(broker: Broker, act: str, now: datetime, *, spends: record.Ticket, 
         findings = (Finding(f"{tee}.evidence", "evidence that can be read", str(error)[:500], error.hint),)
     else:
         return
-    try:
-        broker.log.record(Decision(record.row(now, act, findings, genuine=False, tee=tee), None, spends))
-    except AlreadySpent:
-        findings = replay().findings
-    broker.log.count(act, _first(findings))
-    broker.meter.decided(act, tee, findings)
+    decision = Decision(record.row(now, act, findings, genuine=False, tee=tee), None, spends)
+    held.record(broker.log, _refused(broker, act, tee, findings, decision))
     raise Unauthenticated(findings)
+
+
+def _refused(broker: Broker, act: str, tee: str, findings: tuple[Finding, ...], decision: Decision) -> held.Steps:
+    """The refusal; where its nonce was used meanwhile that is what is said, as `Unauthenticated`. Both are counted."""
+    told = findings
+    try:
+        yield decision
+    except AlreadySpent:
+        told = replay().findings
+    broker.log.count(act, _first(told))
+    broker.meter.decided(act, tee, told)
+    if told is not findings:
+        raise Unauthenticated(told)
 
 
 @contextmanager
