@@ -70,7 +70,7 @@ def test_attesting_anew_renews_the_lease_that_is_named_and_no_other(service, adm
     assert late.headers["casemate-lease-id"] != lease
 
 
-@pytest.mark.parametrize("name", ["", "x", "0" * 31, "A" * 32, "0" * 33, "' or 1=1", "\x7f"])
+@pytest.mark.parametrize("name", ["", "x", "0" * 31, "A" * 32, "0" * 33, "' or 1=1"])
 def test_names_that_are_none(service, app, name):
     _, answer = attested(service, app, **{"Casemate-Lease-Id": name})
     assert answer.status == 200

@@ -20,6 +20,7 @@ from casemate.api import clients
 from casemate.api.application import app
 from casemate.api.logs import log_to
 from casemate.api.protocol import Protocol
+from casemate.broker import trust
 from casemate.broker.assemble import TLS_CERTIFICATE, TLS_KEY
 from casemate.errors import Unusable
 
@@ -77,8 +78,9 @@ def listening(settings: Settings, *, shared: bool) -> socket.socket:
 
 
 def server(broker: Broker) -> uvicorn.Server:
-    """A server that was not started yet."""
+    """A server that was not started yet; what its settings judge more strictly than before takes effect now."""
     settings = broker.settings
+    trust.settled(broker)
     config = uvicorn.Config(
         app(broker),
         host=settings.host,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from casemate.broker import derived, identities, log, policies, rollback, signers, trust
+from casemate.broker import derived, identities, log, policies, rollback, signers
 from casemate.broker.derived import Deriver
 from casemate.broker.identities import Access
 from casemate.broker.keyring import Keyring
@@ -97,7 +97,6 @@ def assemble(
     )
     if accept_rollback is not None:
         rollback.accept(made, accept_rollback)
-    trust.settled(made)
     made.memory.start()
     return made
 
