@@ -38,6 +38,38 @@ for thread in range(8):
 """
 
 
+# The same in 24 tasks of an event loop, none of which has a thread that waits for it.
+HELD = """
+import asyncio, sys
+from casemate.broker import held, receipts
+from casemate.broker.log import Decision
+from casemate.drivers.store import record
+from casemate.testing import log as logs
+
+log = logs.bare(sys.argv[1])
+
+def steps(decision):
+    yield decision
+
+async def work(task):
+    number = 0
+    while True:
+        nonce, now = f"{sys.argv[2]}-{task}-{number}", log.clock()
+        entry = log.log.pending("attest", now, True, logs.FIELDS)
+        row = record.row(now, "attest", [logs.GOOD], genuine=True, tee="snp")
+        with held.collecting() as holds:
+            held.record(log.log, steps(Decision(row, entry, record.Ticket(nonce, 1 << 42))))
+        await held.settled(holds)
+        print(entry.id, nonce, receipts.checkpoint(log).encode().hex(), flush=True)
+        number += 1
+
+async def main():
+    await asyncio.gather(*map(work, range(24)))
+
+asyncio.run(main())
+"""
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
@@ -50,9 +82,9 @@ def url(request, tmp_path):
         pytest.skip(str(reason))
 
 
-def killed(url, name, count):
+def killed(url, name, count, code):
     """What a process told before it was killed, after `count` lines."""
-    argv = [sys.executable, "-c", CHILD, url, name]
+    argv = [sys.executable, "-c", code, url, name]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
         told = [child.stdout.readline() for _ in range(count)]
         os.kill(child.pid, signal.SIGKILL)
@@ -61,10 +93,10 @@ def killed(url, name, count):
     return [line for line in lines if len(line) == 3 and len(line[2]) % 2 == 0 and line[2].endswith("0a")]
 
 
-def cycles(url, count, lines):
+def cycles(url, count, lines, code=CHILD):
     told = []
     for cycle in range(count):
-        told += killed(url, f"c{cycle}", lines + cycle % 7)
+        told += killed(url, f"c{cycle}", lines + cycle % 7, code)
         with logs.opened(url) as log:  # starting again finds the log sound
             known = receipts.keys(log)
             checkpoints = {bytes.fromhex(line[2]).decode() for line in told}
@@ -81,8 +113,9 @@ def cycles(url, count, lines):
     return told
 
 
-def test_kill_9_in_the_middle_of_batches(url):
-    told = cycles(url, 2, 25)
+@pytest.mark.parametrize("code", [CHILD, HELD], ids=["threads", "held"])
+def test_kill_9_in_the_middle_of_batches(url, code):
+    told = cycles(url, 2, 25, code)
     assert len(told) >= 50
     assert len({number for number, _, _ in told}) == len(told)
 
