@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from casemate.drivers import accelerator, paths, qemu, swtpm, tools
+from casemate.drivers import accelerator, lastwords, paths, qemu, swtpm, tools
+from casemate.errors import Unavailable
 from casemate.host.guestimage import GuestImage, builder, lock, recipe
 from casemate.host.guestimage import load as load_image
 from casemate.schema.launch import Machine
@@ -79,7 +80,9 @@ def boot(
         state = folder / "tpm"
         state.mkdir(mode=0o700)
         setup: list[str | Path] = [swtpm.program("swtpm_setup"), "--tpm2", "--tpmstate", state, "--pcr-banks", "sha256"]
-        subprocess.run(setup, check=True, capture_output=True)
+        made = subprocess.run(setup, check=False, capture_output=True)
+        if made.returncode:
+            raise Unavailable(f"swtpm_setup failed: {lastwords.of(made)}")
         server = swtpm.serve(state, folder / "tpm.sock")
         try:
             vm = qemu.Vm(
