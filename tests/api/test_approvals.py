@@ -1,5 +1,6 @@
 """The two-person rule over HTTP, on both databases: nothing takes effect before another owner said yes to it."""
 
+import json
 import threading
 import time
 from datetime import timedelta
@@ -341,3 +342,56 @@ def test_a_store_that_was_changed_by_hand_gives_no_other_change(service, people,
     got = approve(service, people["bea"], mine)
     assert got.status == 400
     assert platforms(service, app) == ["production"]
+
+
+def _policy(service, people, text):
+    return ask(service, people["ann"], "PUT", "/policies/resource/resource-policy", {"text": text})
+
+
+@pytest.fixture
+def policies_wait(service, people):
+    boss = service.admin
+    for acts in (["app.platforms", "resource.put", "release.add", "policy.set"], ["app.platforms", "resource.put",
+                                                                                  "release.add"]):  # fmt: skip
+        with pytest.raises(Pending) as waits:
+            boss.call("POST", "/tenants/acme", {"two_person": acts})
+        change = {"approval": waits.value.approval, "digest": waits.value.digest}
+        assert approve(service, people["bea"], change).status == 200
+        if "policy.set" in acts:
+            yield
+
+
+def test_an_approver_sees_all_of_a_change(service, people, policies_wait):
+    text = "package policy\nimport rego.v1\ndefault allow := false\n" + "# x\n" * 40_000 + "allow := true\n"
+    change = _policy(service, people, text)
+    assert change.status == 202
+    shown = ask(service, people["bea"], "GET", f"/approvals/{change.json()['approval']}").json()
+    assert shown["body"].endswith('allow := true\\n"}')
+    assert len(shown["body"]) == shown["bytes"]
+    ask(service, people["bea"], "POST", f"/approvals/{change.json()['approval']}/reject")
+
+
+def test_what_is_too_long_to_be_shown_does_not_wait(service, people, app, monkeypatch):
+    body = b'{"platforms":["development"]' + b" " * (1 << 20) + b"}"
+    got = ask(service, people["ann"], "POST", f"/apps/{app}/platforms", body)
+    assert (got.status, "see all of it" in got.json()["detail"]) == (400, True)
+    monkeypatch.setattr(approvals, "_MAX_SHOWN", 2 << 20)  # one that an older version kept
+    change = ask(service, people["ann"], "POST", f"/apps/{app}/platforms", body).json()
+    monkeypatch.undo()
+    assert approve(service, people["bea"], change).status == 400
+    assert platforms(service, app) == ["production"]
+
+
+def test_nothing_hides_in_what_is_shown(service, people, app):
+    hidden = '{"platforms":["production"],"\u202e\u2066\u200b\u3164\U000e0041":1,"é中":"\x7f"}'.encode()
+    change = ask(service, people["ann"], "POST", f"/apps/{app}/platforms", hidden).json()
+    shown = ask(service, people["bea"], "GET", f"/approvals/{change['approval']}").json()
+    assert shown["body"] == (
+        '{"platforms":["production"],"\\u202e\\u2066\\u200b\\u3164\\udb40\\udc41":1,"é中":"\\u007f"}'
+    )
+
+
+def test_spelled_out_json_says_the_same():
+    text = json.dumps({"a\u202e": "\x7f\U000e0041 \r\n\t\\ é"}, ensure_ascii=False)
+    assert json.loads(approvals.visible(text)) == json.loads(text)
+    assert approvals.visible("a\rb\x1b[2K") == "a\\u000db\\u001b[2K"

@@ -17,13 +17,11 @@ from starlette.routing import BaseRoute, Route
 from casemate.api.answers import Endpoint, route
 from casemate.broker import access, approvals, tenants
 from casemate.broker.refusals import Missing
-from casemate.errors import Malformed
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 LIMIT = 16 << 20
-_MAX_KEPT = 4 << 20
 Handle = Callable[[Request, bytes], Response]
 Scope = Callable[["Broker", Request, str], access.Admin]
 Named = Callable[[Request, bytes], None]
@@ -128,8 +126,6 @@ def _held(broker: Broker, request: Request, act: str, body: bytes) -> Response |
         return None
     if not tenants.settings(broker, request.state.tenant).holds(act):
         return None
-    if len(body) > _MAX_KEPT:
-        raise Malformed(f"a change under the two-person rule has at most {_MAX_KEPT} bytes")
     admin: access.Admin = request.state.admin
     change = approvals.Change(
         act=act,

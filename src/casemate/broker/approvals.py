@@ -9,6 +9,8 @@ Rules
    then. One that was interrupted by a crash after the approval did not take effect, or did so whole; it is never tried
    again and shows no outcome.
 4. A change that nobody approves in time expires. Those of an admin who is removed are rejected.
+5. An approver is shown all of it: a change that is too long to be shown waits for nobody, and what text hides (control
+   characters, writing from right to left) is spelled out. Only bodies that may be secrets are not shown.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +32,7 @@ from casemate.broker.refusals import Conflicting, Missing
 from casemate.crypto import pins
 from casemate.drivers.store import accounts, pending
 from casemate.drivers.store.pending import Approval
-from casemate.errors import Refused
+from casemate.errors import Malformed, Refused
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -37,7 +40,13 @@ if TYPE_CHECKING:
 MAX_WAITING = 100  # of a tenant
 MAX_ASKED = 30  # of them by one admin
 _SECRET = ("resource.",)  # acts whose bodies nobody is shown
-_MAX_SHOWN = 64 << 10
+_MAX_SHOWN = 1 << 20  # spelled out and in JSON that is 7 MiB at most, less than clients read
+_MAX_SECRET = 4 << 20
+_ODD = re.compile(r"[^\n\t -~]")
+# Letters and marks by their class, and yet without a look: joiners, fillers, selectors of variants (Unicode 15).
+_BLANK = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _MAX_OUTCOME = 2000
 
 
@@ -67,7 +76,8 @@ def salt() -> str:
 
 
 def hold(broker: Broker, admin: Admin, change: Change) -> Approval:
-    """Keep a change until another owner decides."""
+    """Keep a change until another owner decides; `Malformed` for one that is too long to be shown to them."""
+    _demand_shown(change)
     kept, now, made = msgspec.json.encode(change), broker.clock(), salt()
     digest = pins.digest(kept)
     expires = now + timedelta(seconds=broker.settings.approval_seconds)
@@ -107,11 +117,21 @@ def show(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
     found, change = _opened(broker, number, admin)
     if change is None:
         return facts(found)
-    shown: dict[str, Any] = {"method": change.method, "path": change.path, "query": change.query}
-    if change.act.startswith(_SECRET):
-        return {**facts(found), **shown, "body": None, "bytes": len(change.body)}
-    text = change.body[:_MAX_SHOWN].decode("utf-8", "replace")
+    shown = {"method": change.method, "path": visible(change.path), "query": visible(change.query)}
+    text = None if change.act.startswith(_SECRET) else visible(change.body.decode("utf-8", "backslashreplace"))
     return {**facts(found), **shown, "body": text, "bytes": len(change.body)}
+
+
+def visible(text: str) -> str:
+    r"""Text in which nothing hides: what has no look of its own is escaped, as JSON would (`\u202e`)."""
+    return _ODD.sub(_spelled, text)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    if found[0].isprintable() and not _BLANK.match(found[0]):
+        return found[0]
+    raw = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
 
 
 def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
@@ -119,6 +139,7 @@ def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
     found, change = _opened(broker, number, admin)
     if change is None:
         raise _over()
+    _demand_shown(change)  # an older version kept longer ones
     if not hmac.compare_digest(digest.encode(), found.digest.encode()):
         raise Conflicting.because(
             "approval.digest",
@@ -201,6 +222,14 @@ def _demand_room(tx: Connection, change: Change) -> None:
                 found=str(most),
                 hint="approve or reject some of them",
             )
+
+
+def _demand_shown(change: Change) -> None:
+    most = _MAX_SECRET if change.act.startswith(_SECRET) else _MAX_SHOWN
+    if len(change.body) > most:
+        raise Malformed(
+            f"a change under the two-person rule has at most {most} bytes, as its approver must see all of it"
+        )
 
 
 def _opened(broker: Broker, number: str, admin: Admin) -> tuple[Approval, Change | None]:
