@@ -1,13 +1,15 @@
 """How many decisions a second the log takes from 32 callers, on SQLite and PostgreSQL; and what a proof costs.
 
 A decision is what `/attest` records: a spent nonce, a line of the journal, an entry with its openings, the signed
-checkpoint. Each caller waits until his is on disk. Beside it: the same, one transaction a decision.
+checkpoint. Each caller waits until his is on disk. Beside it: one caller alone, and two processes that share one file.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +31,7 @@ def main() -> int:
         print(f"one fsync of this disk: {_fsync(Path(folder)) * 1000:.2f} ms; load {busy:.1f} on {os.cpu_count()} CPUs")
         with opened(f"sqlite:///{folder}/store.db") as log:
             best = _figures("SQLite", log)
+        _together(f"sqlite:///{folder}/store.db")
     try:
         with postgres.server() as url, opened(url) as log:
             _figures("PostgreSQL (fsync off, as in the tests)", log)
@@ -55,6 +58,21 @@ def _figures(name: str, log: Bare) -> float:
         f"    a receipt, proved: {(time.perf_counter() - begun) * 10:.2f} ms; {_cpu(log) * 1e6:.0f} us to make an entry"
     )
     return many[0]
+
+
+def _together(url: str) -> None:
+    """Two processes on one store: do they take turns, and how long does the last one wait?"""
+    argv = [sys.executable, "-c", "from bench import log; import sys; log.share(sys.argv[1])", url]
+    for child in [subprocess.Popen(argv) for _ in range(2)]:
+        child.wait()
+
+
+def share(url: str) -> None:
+    """One of two processes."""
+    with opened(url) as log:
+        found = _rate(log, CALLERS // 2, SECONDS)
+    told = f"{found[0]:.0f} decisions/s from {CALLERS // 2} callers, p50 {found[1]:.1f} ms, p99 {found[2]:.1f} ms"
+    print(f"    one of two processes: {told}", flush=True)
 
 
 def _rate(log: Bare, callers: int, seconds: float) -> tuple[float, float, float]:
