@@ -5,7 +5,8 @@ about a duplicate key are a classic way around a signature. How many values a te
 in memory an empty object takes thirty times its text.
 
 Both ways have a short cut for what is met nearly always, which `msgspec` goes: text, whole numbers, true, false, null,
-lists and objects of a few levels. It either gives exactly what the long way gives, or nothing.
+lists and objects of a few levels. It either gives exactly what the long way gives, or nothing. Making it ready takes
+as long as some documents do, and who reads few (a guest) does without.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json as _json
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 from types import GenericAlias
 from typing import Annotated, Any, NamedTuple
 
@@ -23,7 +25,9 @@ MAX_BYTES = 8 << 20
 MAX_VALUES = 200_000  # of values and names together; evidence that spells out bytes as numbers has some 10 000
 _LARGEST = 2**53 - 1  # RFC 8785 section 3.2.2.3: integers beyond are no JSON numbers
 _LEVELS = 7  # of the short cut, the last of them for text and numbers alone
+_FEW = 24  # documents
 _SPACE = b" \t\r\n"
+_begun = count()
 
 
 def canonical(value: Any) -> bytes:
@@ -39,7 +43,9 @@ def canonical(value: Any) -> bytes:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a plain value, all of it; None for any other, and for one that is nested deep."""
+    """A copy of a plain value, all of it; None for any other, for one that is nested deep, and for the first few."""
+    if next(_begun) < _FEW:
+        return None
     kit = _kit()
     try:
         plain = kit.plain(value)
@@ -59,8 +65,10 @@ def _canonical(value: Any) -> bytes:
 
 def compact(value: Any) -> bytes:
     """JSON without white space, where any form will do; what JSON does not know is written as text."""
+    import msgspec
+
     try:
-        return _kit().encode(value)
+        return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError):  # half surrogates among them, which Python's encoder escapes
         return _json.dumps(value, separators=(",", ":"), default=str).encode()
 
@@ -85,7 +93,7 @@ def parse(
         raise Malformed(f"{name}: {len(raw)} bytes, at most {limit} allowed")
     if len(raw) > values and _more(raw, values):
         raise Malformed(f"{name}: more than {values} values and names")
-    if depth >= _LEVELS and (found := _short(raw)) is not None:
+    if depth >= _LEVELS and next(_begun) >= _FEW and (found := _short(raw)) is not None:
         return found
     return _parse(raw, name, depth)
 
