@@ -21,9 +21,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from casemate.api import peers, strict
+from casemate.api.crowd import Crowd
 from casemate.api.pool import Pool
 from casemate.broker import held
 from casemate.broker.refusals import Conflicting, Missing, NoPath, Unauthenticated
+from casemate.drivers.rego import Crowded
 from casemate.errors import CasemateError, Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.wire import jcs
 
@@ -145,10 +147,11 @@ async def _run(act: Callable[[Request, bytes], R], request: Request, body: bytes
 
     Cancelled, it gives no answer at all, and `casemate.api.protocol` lets none be made up.
     """
-    pool: Pool = request.app.state.pool
     with held.collecting() as holds:
         try:
-            made = await pool.run(_guarded, act, request, body)
+            made = await _begun(act, request, body)
+        except Crowded as error:
+            made = _failed(error, request)
         except Exception as error:  # noqa: BLE001 - as if the act had raised it: what it decided is waited for
             made = unexpected(error)
     if not holds:
@@ -158,6 +161,16 @@ async def _run(act: Callable[[Request, bytes], R], request: Request, body: bytes
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer that was made is not given
         return _failed(error, request)
     return made
+
+
+async def _begun(act: Callable[[Request, bytes], R], request: Request, body: bytes) -> R | Response:
+    """`act` in a thread; where its tenant holds its share of them already, once it holds less (`Crowded`)."""
+    pool: Pool = request.app.state.pool
+    try:
+        return await pool.run(_guarded, act, request, body)
+    except Crowded as error:
+        crowd: Crowd = request.app.state.crowd
+        return await crowd.wait(error, lambda: pool.run(_guarded, act, request, body))
 
 
 def carried(act: Callable[[Request, bytes], Response], request: Request, body: bytes) -> Response:
@@ -206,6 +219,8 @@ def _passing(gate: Callable[[Request], None]) -> Callable[[Request, bytes], None
 def _guarded(act: Callable[[Request, bytes], R], request: Request, body: bytes) -> R | Response:
     try:
         return act(request, body)
+    except Crowded:
+        raise
     except Exception as error:  # noqa: BLE001 - the caller gets a number, the log gets the trace
         return _failed(error, request)
 

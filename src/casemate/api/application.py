@@ -33,6 +33,7 @@ from casemate.api import (
     volumes,
 )
 from casemate.api.answers import TYPES, Intake
+from casemate.api.crowd import Crowd
 from casemate.api.gate import MAX_HEAD, Gate, Journal
 from casemate.api.metrics import Metrics
 from casemate.api.pool import Pool
@@ -70,6 +71,7 @@ def app(broker: Broker) -> Starlette:
     made.router.redirect_slashes = False  # a path is what it is; a redirect would repeat the caller's Host
     made.state.intake = Intake(BODIES)
     made.state.pool = Pool(broker.settings.threads)
+    made.state.crowd = Crowd(broker.settings.requests // 8)
     made.state.trials = trials.Turns()
     made.state.metrics = metrics
     made.state.strict = broker.settings.strict_trustee

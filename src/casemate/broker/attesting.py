@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from casemate.schema.kbs import AsRequest, AsRuntimeData, AsVerification
 
 ISSUER = "casemate-attestation-service"
+GROUP = " service"  # no tenant: its callers spend nothing of what guests have
 MAX_REQUESTS = 16
 HASHES = ("sha256", "sha384", "sha512")
 
@@ -79,7 +80,8 @@ def _shaped(
     if one.runtime is None:
         for submod in submods.values():
             submod["ear.veraison.annotated-evidence"].pop("runtime_data_claims", None)
-    shaped = policies.attestation(broker, base, [one.claims], findings, submods, initdata=one.bound, policy_id=policy)
+    asked: dict[str, Any] = {"initdata": one.bound, "policy_id": policy, "group": GROUP}
+    shaped = policies.attestation(broker, base, [one.claims], findings, submods, **asked)
     shaped.demand()
     return shaped.submods
 

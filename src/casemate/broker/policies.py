@@ -93,7 +93,7 @@ class Appraised:
 
 def build(settings: Settings) -> Policies:
     """The policies' part of a broker; children start with the first question."""
-    return Policies(Pool(settings.policy_children, seconds=settings.policy_seconds))
+    return Policies(Pool(settings.policy_children, seconds=settings.policy_seconds, threads=settings.threads))
 
 
 def basis(broker: Broker, tx: Connection, tenant: str, now: datetime, known: View | None = None) -> Basis:
@@ -130,8 +130,12 @@ def attestation(
     *,
     initdata: dict[str, Any] | None = None,
     policy_id: str = DEFAULT,
+    group: str = "",
 ) -> Appraised:
-    """The submodules (`ear.submods`) with the vectors of the policies `<policy_id>_<class>`."""
+    """The submodules (`ear.submods`) with the vectors of the policies `<policy_id>_<class>`.
+
+    `group` is whose share of the evaluators it takes, by default the tenant's.
+    """
     made = {name: dict(value) for name, value in submods.items()}
     given: list[dict[str, Any]] = []
     failed: list[Finding] = []
@@ -156,7 +160,8 @@ def attestation(
             continue
         try:
             text = base.texts[policy.digest]
-            view = appraised(broker.policies, text, asked, base.references, group=base.tenant, policy_id=policy_id)
+            whose = group or base.tenant
+            view = appraised(broker.policies, text, asked, base.references, group=whose, policy_id=policy_id)
             made[part.name].update(view)
         except (Broken, Malformed) as error:
             failed.append(_finding("policy.attestation", f"an answer of {policy.name} {policy.digest}", str(error)))
@@ -168,7 +173,7 @@ def appraised(
 ) -> dict[str, Any]:
     """Status, vector and extensions of one submodule; `Broken`, `Malformed`."""
     answer = held.pool.evaluate(
-        held.pool.compiled(text),
+        held.pool.compiled(text, group),
         given=asked,
         references=references,
         rules=("trust_claims", "extensions"),
@@ -255,7 +260,9 @@ def judge(
     if asked.policy is None or not asked.open:
         return asked.built_in
     data = inputs.resource(plugin, asked.path, query or {})
-    return (*asked.built_in, _resource(broker, session, (asked.policy, asked.text), data, asked.tenant))
+    # Anybody may be a guest without a manifest: it spends nothing of what the tenant's own guests have.
+    group = asked.tenant if session.app_id is not None else f"{asked.tenant} guests"
+    return (*asked.built_in, _resource(broker, session, (asked.policy, asked.text), data, group))
 
 
 def _holder(known: View, tx: Connection, app_id: str) -> str | None:
@@ -286,7 +293,7 @@ def _resource(broker: Broker, session: Session, rego: tuple[Stored, str], data: 
     if claims is None:
         return _finding("policy.resource", wanted, "the attestation is not recorded (any more)", "attest again")
     try:
-        compiled = held.pool.compiled(text)
+        compiled = held.pool.compiled(text, group)
         answer = held.pool.evaluate(compiled, given=claims, data=data, rules=("allow",), group=group)
         allowed = results.allowed(answer.values.get("allow"))
     except (Broken, Malformed) as error:

@@ -1,6 +1,7 @@
 """Recorded attestations before policies: why one was decided as it was, and who would be refused by another policy.
 
-Nothing here changes anything. A replay is bounded in attestations and in time, and says when it did not see all.
+Nothing here changes anything. A replay is bounded in attestations and in time, and says when it did not see all. It
+asks as a group of its own: what is tried spends nothing of what a tenant's guests have.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def explain(
     tried = pool.fresh(text, tenant or "") if text is not None else None
     for name, given, data in _questions(kind, found, [path] if path else []):
         policy = name if kind == ATTESTATION else RESOURCE_NAME
-        compiled = tried or pool.compiled(_holding(broker, found["tenant"], kind, policy))
-        asked = {"given": given, "data": data, "references": references, "group": found["tenant"]}
+        group = _group(found["tenant"])
+        compiled = tried or pool.compiled(_holding(broker, found["tenant"], kind, policy), group, own=True)
+        asked = {"given": given, "data": data, "references": references, "group": group, "own": True}
         told = explained(pool, compiled, kind, **asked)
         answers.append({"policy": policy, "about": data.get("resource-path") or name, **told})
     return {"attestation": _brief(found), "answers": answers}
@@ -135,16 +137,21 @@ def _changes(
     known: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     kind, name = what
-    pool, group = broker.policies.pool, one["tenant"]
+    pool, group = broker.policies.pool, _group(one["tenant"])
+    ours = {"group": group, "own": True}
     for policy, given, data in _questions(kind, one, paths):
         if kind == ATTESTATION and policy != name:
             continue
-        asked = {"given": given, "data": data, "references": known, "rules": lint.ENTRIES[kind], "group": group}
-        before = _judged(pool, pool.compiled(_holding(broker, group, kind, name)), kind, asked)
+        asked = {"given": given, "data": data, "references": known, "rules": lint.ENTRIES[kind], **ours}
+        before = _judged(pool, pool.compiled(_holding(broker, one["tenant"], kind, name), group, own=True), kind, asked)
         after = _judged(pool, new, kind, asked)
         if before != after:
             about = "/".join(data["resource-path"]) if data else policy
             yield {**_brief(one), "about": about, "before": before, "after": after, "refused": _refused(before, after)}
+
+
+def _group(tenant: str) -> str:
+    return f"{tenant} trials"
 
 
 def _judged(pool: Pool, policy: Compiled, kind: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from casemate.drivers.rego import Broken, Pool, compile_policy
+from casemate.drivers.rego import Broken, Crowded, Pool, compile_policy
 from casemate.drivers.rego import pool as pools
+from casemate.drivers.rego.askers import Askers
 from casemate.drivers.rego.compile import program
 from casemate.errors import Malformed, Unavailable
 from casemate.policy.rego import inputs
@@ -173,6 +174,47 @@ def test_a_policy_that_breaks_its_child_is_set_aside_for_a_while():
             pool.evaluate(slow, given={})
     finally:
         pool.close()
+
+
+def test_a_policy_is_set_aside_for_the_group_that_asked():
+    pool = Pool(1, seconds=0.1)
+    try:
+        policy = pool.compiled(HEAD + 'a if regex.match("(a+)+$", input)')
+        for _ in range(pools.PATIENCE):
+            with pytest.raises(Broken, match="longer than"):
+                pool.evaluate(policy, given="a" * 40 + "b", group="one")
+        with pytest.raises(Broken, match="set aside"):
+            pool.evaluate(policy, given="a", group="one")
+        pool._seconds = 10.0
+        assert pool.evaluate(policy, given="a", group="two").values == {"a": True}
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(("threads", "children", "each", "whole"), [(8, 2, 2, 4), (4, 2, 2, 2), (8, 8, 4, 4),
+                         (1, 2, 1, 1), (32, 2, 8, 16), (None, 1, 99, 99)])  # fmt: skip
+def test_a_group_and_all_groups_hold_a_part_of_the_threads(threads, children, each, whole):
+    askers, held = Askers(threads, children), []
+
+    def more(group):
+        one = askers.one(group)
+        try:
+            one.__enter__()
+        except Crowded as error:
+            return error.room()  # no
+        held.append(one)
+        return True
+
+    assert sum(more("a") for _ in range(99)) == each
+    assert each + sum(more("b") for _ in range(99 if threads else 0)) <= max(whole, each + 1)
+    if threads and threads >= 4:
+        assert more("c") or threads - len(held) <= threads // 4  # whoever holds none gets one, up to three quarters
+        assert len(held) <= threads - threads // 4
+    with askers.one("a", own=True):
+        pass
+    for one in held:
+        one.__exit__(None, None, None)
+    assert sum(more("b") for _ in range(99)) == each
 
 
 def test_groups_never_share_a_child():

@@ -1,6 +1,7 @@
 """Rego in child processes: a compiler that lives for one policy, evaluators that are supervised and replaced."""
 
+from casemate.drivers.rego.askers import Crowded
 from casemate.drivers.rego.compile import Compiled, compile_policy
 from casemate.drivers.rego.pool import Answer, Broken, Pool
 
-__all__ = ["Answer", "Broken", "Compiled", "Pool", "compile_policy"]
+__all__ = ["Answer", "Broken", "Compiled", "Crowded", "Pool", "compile_policy"]

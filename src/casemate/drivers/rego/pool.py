@@ -3,8 +3,9 @@
 Rules
 1. A question has a deadline; a child that does not answer by then is killed, and the question fails closed.
 2. A child serves one group (tenant): what a policy might do to its child never touches another tenant's decision.
-3. A policy that breaks its child or its deadline again and again is set aside for a while, ever longer; likewise
-   starting children is given up for a while when they die at once.
+3. A policy that breaks its child or its deadline again and again is set aside for a while, ever longer, for the group
+   that asked; likewise starting children is given up for a while when they die at once.
+4. Of the callers' threads a group holds a part at most (`askers`), however slow its policies are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from casemate.drivers.rego.askers import Askers
 from casemate.drivers.rego.compile import Compiled, compile_policy
 from casemate.drivers.rego.frames import Ended, TooLate
 from casemate.drivers.rego.worker import Worker
@@ -86,11 +88,19 @@ _REASONS = {
 class Pool:
     """Evaluators for a broker. Safe to use from any thread. `close` ends the children.
 
-    `clock` is what back-off goes by; deadlines are real time.
+    `clock` is what back-off goes by; deadlines are real time. `threads` is how many the callers have, who share them.
     """
 
-    def __init__(self, size: int = 2, *, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        size: int = 2,
+        *,
+        seconds: float = SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        threads: int | None = None,
+    ) -> None:
         self._size, self._seconds, self._clock = max(1, size), seconds, clock
+        self._askers = Askers(threads, self._size)
         self._free = threading.Condition()
         self._idle: list[Worker] = []
         self._busy: Counter[str] = Counter()
@@ -98,20 +108,25 @@ class Pool:
         self._alive = 0
         self._closed = False
         self._start = _Trouble()
-        self._troubles: dict[str, _Trouble] = {}
+        self._troubles: dict[tuple[str, str], _Trouble] = {}
         self._compiled: OrderedDict[str, Compiled] = OrderedDict()
         self._compiling = threading.Lock()  # of the two tables below it, never held while something is compiled
         self._turns: dict[str, threading.Lock] = {}
         self._fresh: Counter[str] = Counter()
         self.figures = Figures()
 
-    def compiled(self, text: str) -> Compiled:
-        """The plan of a policy that holds, made once for each text and kept; `Malformed`."""
+    def compiled(self, text: str, group: str = "", *, own: bool = False) -> Compiled:
+        """The plan of a policy that holds, made once for each text and kept; `Malformed`, `Crowded`."""
         digest = inputs.text_digest(text)
         with self._compiling:
             found = self._known(digest)
-            if found is not None:
-                return found
+        if found is not None:
+            return found
+        with self._askers.one(group, own=own):
+            return self._made(digest, text)
+
+    def _made(self, digest: str, text: str) -> Compiled:
+        with self._compiling:
             turn = self._turns.setdefault(digest, threading.Lock())
         try:
             with turn:  # of this text alone: one that is slow to compile keeps no other waiting
@@ -162,9 +177,14 @@ class Pool:
         references: dict[str, Any] | None = None,
         rules: tuple[str, ...] | None = None,
         group: str = "",
+        own: bool = False,
     ) -> Answer:
-        """The values of `rules` (None: of all) for `input` = `given`; `Broken`, or `Unavailable` when all are busy."""
-        trouble = self._troubles.get(policy.digest)
+        """The values of `rules` (None: of all) for `input` = `given`.
+
+        `Broken`; `Unavailable` when all are busy; `Crowded` when the group asks too much at once. With `own` it asks on
+        a thread that doesn't count.
+        """
+        trouble = self._troubles.get((group, policy.digest))
         if trouble is not None and self._clock() < trouble.until:
             raise Broken("it broke its evaluator too often and is set aside for a moment")
         known = references or {}
@@ -177,7 +197,8 @@ class Pool:
             "input": given,
             "data": data or {},
         }
-        found = self._asked(policy.digest, group, documents, question)
+        with self._askers.one(group, own=own):
+            found = self._asked(policy.digest, group, documents, question)
         if "error" in found:
             raise Broken(_REASONS.get(found["error"], "an error inside"), str(found.get("rule", "")))
         return Answer(
@@ -201,18 +222,20 @@ class Pool:
             raise
         else:
             self._give(worker, good=found.get("error") != "MemoryError")
-            self._troubles.pop(digest, None)
+            self._troubles.pop((group, digest), None)
             return found
         self._give(worker, good=False)
-        self._note(digest)
+        self._note((group, digest))
         raise Broken(reason)
 
-    def _note(self, digest: str) -> None:
+    def _note(self, which: tuple[str, str]) -> None:
         with self._free:
             self.figures.broken += 1
-            if len(self._troubles) > 4 * MAX_COMPILED:
-                self._troubles.clear()
-            self._troubles.setdefault(digest, _Trouble()).note(self._clock(), PATIENCE)
+            trouble = self._troubles.pop(which, None) or _Trouble()
+            if len(self._troubles) >= 4 * MAX_COMPILED:
+                self._troubles.pop(next(iter(self._troubles)), None)  # the one that was quiet for longest
+            self._troubles[which] = trouble
+            trouble.note(self._clock(), PATIENCE)
 
     def _take(self, group: str) -> Worker:
         """An evaluator of that group, alone for this thread."""
