@@ -157,6 +157,40 @@ def test_an_app_is_founded_in_the_tenant_that_the_body_names(service, people, fo
     assert [a.founding.name for a in service.admin.apps() if a.founding.tenant == name] == ["web"]
 
 
+def test_platforms_of_a_new_app_are_an_owners_choice(service, people):
+    def found(who, *platforms):
+        body = {"tenant": "acme", "name": f"chosen{who}", "platforms": platforms}
+        return ask(service, people[who], "POST", "/apps", body)
+
+    assert [a.founding.name for a in service.admin.apps() if a.founding.name.startswith("chosen")] == []
+    for platforms in (("development",), ("production", "development")):
+        got = found("opa", *platforms)
+        assert (got.status, rules(got)) == (403, ["admin.role"])
+    assert found("opa", "production").status == 200
+    change = found("ann", "development")  # `app.platforms` needs two, `app.found` does not
+    assert (change.status, change.json()["act"]) == (202, "app.found")
+    assert approve(service, people["bea"], change.json()).json()["outcome"]["status"] == 200
+    allowed = {a.founding.name: a.platforms for a in service.admin.apps()}
+    assert (allowed["chosenopa"], allowed["chosenann"]) == (("production",), ("development",))
+
+
+@pytest.mark.parametrize("act", ["resource.delete", "resource.schedule"])
+@pytest.mark.parametrize("query", ["", "?in=60"])
+def test_deleting_now_and_later_wait_alike(service, act, query):
+    name = f"deleting{time.monotonic_ns()}"
+    service.admin.call("POST", "/tenants", {"name": name})
+    one, two = (_admin(service, who, "owner", name) for who in ("one", "two"))
+    made = service.admin.found(name, "web", ("production",))
+    path = f"/kbs/v0/resource/{name}/key/1"
+    assert ask(service, one, "POST", f"{path}?app={made['app_id']}", b"v").status == 200
+    service.admin.call("POST", f"/tenants/{name}", {"two_person": [act]})
+    change = ask(service, one, "DELETE", path + query)
+    assert change.status == 202
+    (there,) = service.admin.call("GET", f"/apps/{made['app_id']}/resources")["resources"]
+    assert there["purged"] is None
+    assert approve(service, two, change.json()).json()["outcome"]["status"] == 200
+
+
 def test_the_digest_is_of_what_was_seen(service, people, app):
     change = wanted(service, people, app)
     for digest in ("sha256:" + "0" * 64, "x"):

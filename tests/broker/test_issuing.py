@@ -110,7 +110,7 @@ def test_a_token_for_others_is_worth_nothing_here(service, app, guest):
     assert (got.status, rules(got)) == (401, ["admin.token"])
 
 
-@pytest.mark.parametrize("name", ["KBS", "casemate-broker", "", "a b", "a" * 257])
+@pytest.mark.parametrize("name", ["KBS", "casemate-console", "casemate-broker", "", "a b", "a" * 257])
 def test_audiences_that_no_app_may_have(service, app, name):
     with pytest.raises(Unusable):
         service.admin.call("POST", f"/apps/{app.app_id}/audiences", {"audiences": [name]})

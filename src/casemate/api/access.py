@@ -97,7 +97,8 @@ def closed(
 ) -> Endpoint:
     """An endpoint for admins who may do `act`; they are asked before the body is read. `request.state.admin` is set.
 
-    `named` is for acts whose tenant stands in the body: it demands the act there and sets `request.state.tenant`.
+    `named` is for acts whose tenant stands in the body: it demands the act there and sets `request.state.tenant`, and
+    `request.state.also` where the body makes it another act as well.
     """
 
     def ask(request: Request) -> None:
@@ -124,7 +125,8 @@ def _held(broker: Broker, request: Request, act: str, body: bytes) -> Response |
     """The answer to a change that waits for a second owner; None when it needs none."""
     if request.method in ("GET", "HEAD") or act.startswith("approval."):
         return None
-    if not tenants.settings(broker, request.state.tenant).holds(act):
+    settled = tenants.settings(broker, request.state.tenant)
+    if not any(map(settled.holds, (act, *getattr(request.state, "also", ())))):
         return None
     admin: access.Admin = request.state.admin
     change = approvals.Change(

@@ -22,7 +22,7 @@ BASE = "/casemate/v0/admin/apps"
 
 
 class Founding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new app."""
+    """A new app. Other platforms than the default are an owner's choice, as they are later."""
 
     tenant: str
     name: str
@@ -39,10 +39,14 @@ def routes(broker: Broker) -> list[BaseRoute]:
     """The routes on apps; each app's are for the admins of its tenant."""
 
     def named(request: Request, body: bytes) -> None:
-        tenant = parsed(body, Founding, "app").tenant
+        asked = parsed(body, Founding, "app")
+        tenant = asked.tenant
         if request.query_params.get("tenant", tenant) != tenant:
             raise Malformed("tenant: the query names another one than the app")
         access.demand(broker, request, "app.found", tenant=tenant)
+        if set(asked.platforms) != {PRODUCTION}:
+            access.demand(broker, request, "app.platforms", tenant=tenant)
+            request.state.also = ("app.platforms",)
         request.state.tenant = tenant
 
     def found(request: Request, body: bytes) -> Response:

@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from casemate.broker import journal, leases, policies, resources
+from casemate.broker import identities, journal, leases, policies, resources
 from casemate.broker.refusals import Missing
 from casemate.broker.sessions import Session
 from casemate.broker.tokens import ISSUER
@@ -61,7 +61,8 @@ def allow(broker: Broker, app_id: str, names: tuple[str, ...], *, who: str) -> t
         raise Malformed(f"audiences: at most {MAX_AUDIENCES} are allowed")
     for name in names:
         _demand_name(name)
-    ours = {ISSUER, broker.settings.issuer_url, *(one.audience for one, _ in broker.access.issuers.values()), "KBS"}
+    ours = {ISSUER, broker.settings.issuer_url, *(one.audience for one, _ in broker.access.issuers.values())}
+    ours |= {identities.AUDIENCE, identities.CONSOLE}
     if ours & set(names):
         raise Malformed("audiences: this broker itself is none, and no guest gets a token that makes an admin")
     kept = tuple(dict.fromkeys(names))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # With any act under the two-person rule these are too: else one owner could lift it, or make a second self.
 IMPLIED = ("tenant.set", "admin.set")
+# One route does both, now or later: with either under the rule the other one is too.
+_TOGETHER = ("resource.delete", "resource.schedule")
 _MAX_ACTS = 64
 
 
@@ -36,7 +38,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def holds(self, act: str) -> bool:
         """Whether an act waits for a second owner."""
-        return act in self.two_person or (bool(self.two_person) and act in IMPLIED)
+        also = (*IMPLIED, *(_TOGETHER if any(one in self.two_person for one in _TOGETHER) else ()))
+        return act in self.two_person or (bool(self.two_person) and act in also)
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
