@@ -87,3 +87,25 @@ def test_a_replica_with_shorter_challenges_forgets_no_nonce_of_another(tmp_path)
     finally:
         one.stop()
         two.stop()
+
+
+def test_a_revoked_key_is_worth_nothing_at_any_replica_at_once(pair, monkeypatch):
+    one, two = pair
+    app = one.found()
+    two.admin.put_resource(app.app_id, f"kbs:///{app.path}", b"shared")
+    guest, asking = Guest(one, app.manifest), Guest(one, app.manifest)
+    assert guest.handshake().status == 200
+    by_cookie = {"Cookie": guest.cookie}
+    path = f"/kbs/v0/resource/{app.path}"
+    assert guest.get(app.path).status == one.call("GET", path, None, **by_cookie).status == 200
+    asking.auth()
+    for ring in one.broker.keyrings:  # one that has not looked for new keys
+        monkeypatch.setattr(ring, "refresh", lambda: False)
+    two.admin.call("POST", "/keys/rotate", {"revoke": True})
+    for got in (guest.get(app.path), one.call("GET", path, None, **by_cookie), asking.attest()):
+        assert (got.status, rules(got)) == (401, ["session.expired"])
+    monkeypatch.undo()
+    for ring in one.broker.keyrings:
+        ring.reload()
+    assert guest.handshake().status == 200
+    assert guest.get(app.path).status == 200

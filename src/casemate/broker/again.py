@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from casemate.broker import policies
 from casemate.broker.refusals import Unauthenticated
-from casemate.broker.sessions import Session
+from casemate.broker.sessions import Session, demand_key
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -27,5 +27,7 @@ def token(broker: Broker, cookie: str) -> str | None:
         return None
     if not isinstance(session, Session):
         return None
+    with broker.store.read() as tx:
+        demand_key(broker, broker.store.known.at(tx), tx, session.key)
     claims = policies.claims_of(broker, session)
     return None if claims is None else broker.signer.token(session, claims["submods"], now)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from casemate.broker import identities, journal, leases, policies, resources
 from casemate.broker.refusals import Missing
-from casemate.broker.sessions import Session
+from casemate.broker.sessions import Session, demand_key
 from casemate.broker.tokens import ISSUER
 from casemate.crypto import recipient
 from casemate.drivers.store import accounts
@@ -37,6 +37,7 @@ def token(broker: Broker, session: Session, path: str, audience: str) -> resourc
     _demand_name(audience)
     now = broker.clock()
     with broker.store.read() as tx:
+        demand_key(broker, broker.store.known.at(tx), tx, session.key)
         statement, manifest = resources.running(tx, session)
         allowed = accounts.audiences_of(tx, session.app_id) if session.app_id else ()
         lease = leases.judge(tx, session, now)

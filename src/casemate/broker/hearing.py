@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from casemate.boot import initdata
-from casemate.broker import questions
+from casemate.broker import questions, structure
 from casemate.broker.refusals import Unauthenticated
-from casemate.broker.sessions import Challenge, absent
+from casemate.broker.sessions import Challenge, absent, demand_key
 from casemate.crypto import recipient, sm3
 from casemate.drivers import collateral
 from casemate.drivers.store import record
@@ -41,6 +41,8 @@ _VERSION = re.compile(r"0\.4\.[0-9]{1,6}([-+][0-9A-Za-z.+-]{1,64})?")
 _HASHES = ("sha256", "sha384", "sha512")
 _MAX_HEAD = 4096
 _SMALL = 64 << 10
+MAX_CLAIMED = 256 << 10  # of a document without a manifest: what it says is in tokens, and is kept
+MAX_STRUCTURE = 32 << 10
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def subject(broker: Broker, cookie: str, said: Attestation, now: datetime) -> Su
             hint="evidence serves one session; start again at /kbs/v0/auth",
         )
     with broker.store.read() as tx:
+        demand_key(broker, broker.store.known.at(tx), tx, question.key)
         if record.used(tx, [ticket(question.nonce)]):
             raise replay()
         anchors = questions.trusted(broker, tx)
@@ -235,8 +238,18 @@ _said = lru_cache(maxsize=128)(initclaims.claims)
 @lru_cache(maxsize=128)
 def _brought(document: bytes) -> tuple[Manifest | None, str | None]:
     """All guests of a release bring the same document; what cannot be read is read again each time."""
+    demand_plain(document)
     found = initdata.parse(document).manifest if _has_manifest(document) else None
     return found, found.digest if found is not None else None
+
+
+def demand_plain(document: bytes) -> None:
+    """`Malformed` for a document that takes long to read, or says more than is kept."""
+    if len(document) > MAX_CLAIMED and initdata.ENTRY.encode() not in document:
+        raise Malformed(f"initdata: at most {MAX_CLAIMED} bytes are allowed without a manifest")
+    if structure.size(document) > MAX_STRUCTURE:
+        hint = "strings do not count; put what is long into one"
+        raise Malformed(f"initdata: at most {MAX_STRUCTURE} bytes of names, tables and numbers are allowed", hint=hint)
 
 
 def replay() -> Unauthenticated:
@@ -270,4 +283,7 @@ def _has_manifest(document: bytes) -> bool:
         data = tomllib.loads(document.decode("utf-8")).get("data")
     except (ValueError, RecursionError) as error:
         raise Malformed("initdata: not TOML") from error
-    return isinstance(data, dict) and initdata.ENTRY in data
+    found = isinstance(data, dict) and initdata.ENTRY in data
+    if not found and len(document) > MAX_CLAIMED:
+        raise Malformed(f"initdata: at most {MAX_CLAIMED} bytes are allowed without a manifest")
+    return found

@@ -4,7 +4,8 @@ Rules
 1. A new key is published `LEAD` seconds before it is used: by then every replica and every reader of the key set has
    it. Replicas look for new keys every `FRESH` seconds, and at once for a key that they do not know.
 2. A key that was replaced is believed for `KEEP` seconds, longer than anything lives that it signed or sealed.
-3. Revoking forgets the predecessors at once: what they signed or sealed is worth nothing afterwards.
+3. Revoking forgets the predecessors at once: what they signed or sealed is worth nothing afterwards, at any replica
+   (`sessions.demand_key` asks the store).
 """
 
 from __future__ import annotations

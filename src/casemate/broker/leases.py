@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Table
 
 from casemate.broker import journal
-from casemate.broker.sessions import Session
+from casemate.broker.sessions import Session, demand_key
 from casemate.drivers.store import leases as stored
 from casemate.drivers.store.leases import Seen
 from casemate.drivers.store.registry import millis
@@ -115,6 +115,7 @@ def release(broker: Broker, session: Session) -> None:
     facts = {"app": session.app_id, "release": session.manifest_digest, "lease": session.lease}
 
     def act(tx: Connection) -> None:
+        demand_key(broker, broker.store.known.at(tx), tx, session.key)
         if stored.end(tx, broker.clock(), "released", **chosen):
             journal.admin(broker, tx, who=journal.guest(session), act="lease.release", facts=facts)
 

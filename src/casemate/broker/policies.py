@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from casemate.broker import repositories, resources
-from casemate.broker.sessions import Session
+from casemate.broker.sessions import Session, demand_key
 from casemate.drivers.rego import Broken, Compiled, Pool
 from casemate.drivers.store import accounts, registry, rvps, vaulted
 from casemate.drivers.store import policies as stored
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 RESOURCE_NAME = "resource-policy"
 _REMEMBERED = 4096
+_REMEMBERED_BYTES = 16 << 10  # of one attestation's claims
 _FORGET_EVERY = 256
 
 
@@ -193,16 +195,18 @@ def kept(
 ) -> dict[str, Any]:
     """What `journal.decided` takes: `recorded` (of the lease) and the row of this attestation.
 
-    Its claims are at hand for this session's reads.
+    Its claims are at hand for this session's reads, unless they are very long.
     """
     now = broker.clock()
     claims = broker.signer.claims(session, found.submods, now)
-    broker.policies.remember(broker.policies.claims, session.attestation, claims)
+    said = stored.document(claims)
+    if len(said) <= _REMEMBERED_BYTES:
+        broker.policies.remember(broker.policies.claims, session.attestation, claims)
     row = stored.recorded(
         session.attestation,
         now,
         session.expires,
-        claims,
+        said,
         found.inputs,
         tee=session.tee,
         app_id=session.app_id,
@@ -243,6 +247,7 @@ def ask(broker: Broker, tx: Connection, session: Session, path: str) -> Asked:
     repo = path.partition("/")[0]
     mapped = broker.settings.repos.get(repo)
     known = broker.store.known.at(tx)
+    demand_key(broker, known, tx, session.key)
     owned = vaulted.owner(tx, path)
     tenant = (mapped if session.app_id is None else _holder(known, tx, session.app_id)) or ""
     policy = current(known, tx, tenant).get((RESOURCE, RESOURCE_NAME))
@@ -324,8 +329,11 @@ def claims_of(broker: Broker, session: Session) -> dict[str, Any] | None:
     claims = broker.policies.claims.get(session.attestation)
     if claims is None:
         with broker.store.read() as tx:
-            claims = stored.claims_of(tx, session.attestation)
-        if claims is not None:
+            said = stored.claims_of(tx, session.attestation)
+        if said is None:
+            return None
+        claims = json.loads(said)
+        if len(said) <= _REMEMBERED_BYTES:
             broker.policies.remember(broker.policies.claims, session.attestation, claims)
     return claims
 

@@ -9,16 +9,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from casemate.broker.refusals import Unauthenticated
+from casemate.drivers.store import successions
 from casemate.errors import Malformed
 from casemate.schema.claims import Claims
 from casemate.wire.encoding import b64u, unb64u
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from casemate.broker.assemble import Broker
+    from casemate.drivers.store.known import View
 
 _LABEL = b"casemate cookie v1"
 MAX_COOKIE = 8192
@@ -27,13 +34,15 @@ MAX_COOKIE = 8192
 class Challenge(msgspec.Struct, frozen=True, kw_only=True, tag="challenge"):
     """What `/auth` promised: the nonce, for which TEE, until when (seconds since 1970).
 
-    `state` is what the asker alone keeps for a TEE whose question is more than a nonce.
+    `state` is what the asker alone keeps for a TEE whose question is more than a nonce. `key` names the key that it was
+    opened with (`demand_key`); at rest it is empty.
     """
 
     nonce: str
     tee: str
     expires: float
     state: dict[str, bytes] = {}
+    key: str = ""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
@@ -41,7 +50,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
 
     `app_id` and `manifest_digest` are None for a genuine guest that brought no manifest: it gets no resources.
     `attestation` is the id of the record of all that was found, for policies.
-    `evidence` and `collateral` are digests (`proof.py`), for the receipts of what is released later.
+    `evidence` and `collateral` are digests (`proof.py`), for the receipts of what is released later. `key` names the
+    key that opened or verified it (`demand_key`); at rest it is empty.
     """
 
     tee: str
@@ -55,6 +65,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     attestation: str = ""
     lease: str = ""
     lease_until: float = 0.0
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,14 @@ def expired() -> Unauthenticated:
     return Unauthenticated.because(
         "session.expired", expected="a current session", found="its time is over", hint="attest again"
     )
+
+
+def demand_key(broker: Broker, known: View, tx: Connection, key: str) -> None:
+    """`Unauthenticated` where the key of a challenge or session was revoked, by this replica or another one."""
+    if key and key not in known.get("keys", lambda: successions.names(tx)):
+        for ring in broker.keyrings:
+            ring.refresh()
+        raise expired()
 
 
 def absent() -> Unauthenticated:

@@ -9,8 +9,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import structs
 
-from casemate.broker.keyring import Keyring
+from casemate.broker.keyring import Keyring, Shared
 from casemate.broker.sessions import Challenge, Cookies, Session
 from casemate.broker.tokens import ALGORITHM, MAX_HEADER, Signer
 from casemate.crypto import selfsigned, signatures
@@ -69,7 +70,8 @@ class Signers:
 
     def session(self, token: str, now: datetime) -> Session:
         """As `Signer.session`, by the key that the token names."""
-        return self._named(token).session(token, now)
+        key = self._named(token)
+        return structs.replace(_signer(key.secret).session(token, now), key=key.name)
 
     def statement(self, statement: AppStatement) -> str:
         """As `Signer.statement`."""
@@ -82,20 +84,19 @@ class Signers:
         signed = f"{b64u(json.dumps(header).encode())}.{b64u(json.dumps(claims).encode())}"
         return f"{signed}.{b64u(signatures.sign_jose(key.private, signed.encode()))}"
 
-    def _named(self, token: str) -> Signer:
+    def _named(self, token: str) -> Shared:
         header = token.partition(".")[0]
         for key in reversed(self.ring.all()):
-            if (found := _signer(key.secret)).header == header:
-                return found
+            if _signer(key.secret).header == header:
+                return key
         kid = _kid(header)
         for _ in range(2):
             for key in reversed(self.ring.all()):
-                found = _signer(key.secret)
-                if kid is None or found.jwk["kid"] == kid:
-                    return found
+                if kid is None or _signer(key.secret).jwk["kid"] == kid:
+                    return key
             if not self.ring.refresh():
                 break
-        return self.current  # which did not sign it, and says so
+        return self.ring.current()  # which did not sign it, and says so
 
 
 class RingCookies:
@@ -110,13 +111,18 @@ class RingCookies:
 
     def open(self, value: str, now: datetime) -> Challenge | Session:
         """As `Cookies.open`, under any key that counts."""
-        for key in reversed(self.ring.all()[1:]):
+        first, *later = self.ring.all()
+        for key in reversed(later):
             try:
-                return Cookies(key.secret).open(value, now)
+                return _opened(key, value, now)
             except Refused as error:
                 if error.findings[0].rule != FOREIGN:
                     raise
-        return Cookies(self.ring.all()[0].secret).open(value, now)
+        return _opened(first, value, now)
+
+
+def _opened(key: Shared, value: str, now: datetime) -> Challenge | Session:
+    return structs.replace(Cookies(key.secret).open(value, now), key=key.name)
 
 
 def _kid(header: str) -> str | None:

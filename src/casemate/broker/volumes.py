@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from casemate.broker import access, derived, journal, leases, policies, resources
 from casemate.broker.refusals import Conflicting
-from casemate.broker.sessions import Session
+from casemate.broker.sessions import Session, demand_key
 from casemate.crypto import recipient
 from casemate.drivers.store import vaulted
 from casemate.errors import Finding, Malformed
@@ -178,6 +178,7 @@ def _sized(key: bytes) -> bytes:
 
 
 def _judge(tx: Connection, broker: Broker, session: Session, name: str) -> tuple[tuple[Finding, ...], Volume | None]:
+    demand_key(broker, broker.store.known.at(tx), tx, session.key)
     statement, manifest = resources.running(tx, session)
     volume = _listed(manifest, name)
     findings = [

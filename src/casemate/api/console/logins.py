@@ -25,6 +25,7 @@ from casemate.broker import identities
 from casemate.broker.identities import Admin
 from casemate.broker.oidc import Role
 from casemate.broker.refusals import Unauthenticated
+from casemate.broker.sessions import demand_key
 from casemate.crypto import jws
 from casemate.drivers.store import accounts
 from casemate.errors import Malformed, Refused
@@ -119,9 +120,15 @@ def _opened(broker: Broker, value: str) -> Login | None:
     for key in reversed(broker.cookies.ring.all()):
         try:
             plain = AESGCM(key.secret).decrypt(raw[:12], raw[12:], _LABEL)
-            return msgspec.json.decode(plain, type=Login)
+            login = msgspec.json.decode(plain, type=Login)
         except (InvalidTag, ValueError, msgspec.DecodeError):
             continue
+        try:
+            with broker.store.read() as tx:
+                demand_key(broker, broker.store.known.at(tx), tx, key.name)
+        except Unauthenticated:
+            return None
+        return login
     return None
 
 

@@ -1,4 +1,7 @@
-"""Which shared key follows which, all within a transaction. A kind's first key has the kind's name."""
+"""Which shared key follows which, all within a transaction. A kind's first key has the kind's name.
+
+The store has a new generation (`known`) with each change, so that every process knows at once of a revoked key.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select
 
+from casemate.drivers.store.known import changed
 from casemate.drivers.store.registry import millis
 from casemate.drivers.store.tables import keys
 from casemate.drivers.store.tables_access import signing_keys
@@ -25,12 +29,19 @@ def listing(tx: Connection, kind: str) -> list[tuple[str, int]]:
     return [(row.name, row.begun) for row in tx.execute(query.order_by(_c.begun))]
 
 
+def names(tx: Connection) -> frozenset[str]:
+    """Names of every kind's keys that are not forgotten."""
+    return frozenset(tx.execute(select(_c.name)).scalars())
+
+
 def add(tx: Connection, name: str, begun: datetime, now: datetime) -> None:
     """Note a new key."""
+    changed(tx)
     tx.execute(insert(signing_keys).values(name=name, begun=millis(begun), created=millis(now)))
 
 
 def forget(tx: Connection, name: str) -> None:
     """Forget a key and its secret."""
+    changed(tx)
     tx.execute(delete(signing_keys).where(_c.name == name))
     tx.execute(delete(keys).where(keys.c.name == name))
