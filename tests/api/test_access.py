@@ -380,11 +380,41 @@ def test_a_tenants_owner_sees_and_changes_its_own(service, acme, umbrella):
     assert ask(service, token, "POST", "/keys/rotate", {}).status == 403
 
 
+def proof(key, tenant, seconds=3600, **claims):
+    """The word of a key's holder, as `casemate admin proof` makes it."""
+    now = int(time.time())
+    said = {"aud": "casemate-admin", "tenant": tenant, "iat": now, "exp": now + seconds, **claims}
+    return compact(key, {"alg": "EdDSA", "kid": fakes.thumbprint(key)}, said)
+
+
+def test_a_tenants_owner_records_nobody_who_did_not_agree(service, acme, umbrella):
+    key, other = fakes.new_key("EdDSA"), fakes.new_key("EdDSA")
+    body = {"name": "bob", "role": "owner", "key": fakes.public_pem(key)}
+    refused = [
+        {},
+        {"proof": "x"},
+        {"proof": proof(other, "acme")},
+        {"proof": proof(key, "umbrella")},
+        {"proof": proof(key, "acme", aud="KBS")},
+        {"proof": proof(key, "acme", seconds=8 * 86400)},
+        {"proof": proof(key, "acme", iat=1, exp=2)},
+        {"proof": of_key(key)},
+    ]
+    for one in refused:
+        got = ask(service, of_key(acme.key), "POST", "/admins", {**body, **one})
+        assert (got.status, rules(got)) == (403, ["admin.proof"])
+    assert ask(service, proof(key, "acme")).status == 401  # it signs nobody in
+    made = ask(service, of_key(umbrella.key), "POST", "/admins", {**body, "proof": proof(key, "umbrella")})
+    assert made.status == 200
+    assert ask(service, of_key(key)).json()["tenant"] == "umbrella"
+
+
 def test_a_tenants_owner_makes_admins_of_its_own_alone(service, acme):
     token, key = of_key(acme.key), fakes.new_key("EdDSA")
     body = {"name": "new", "role": "owner", "key": fakes.public_pem(key)}
     assert ask(service, token, "POST", "/admins?tenant=umbrella", body).status == 403
     assert ask(service, token, "POST", "/admins?tenant=*", body).status == 403
+    body["proof"] = proof(key, "acme")
     assert ask(service, token, "POST", "/admins", body).json()["tenant"] == "acme"
     assert ask(service, of_key(key)).json()["tenant"] == "acme"
     for body in ({"role": "owner", "issuer": PLAIN.url, "subject": "alice"},):
@@ -398,7 +428,7 @@ def test_reference_values_are_of_a_tenant_or_of_all(service, acme, umbrella):
     assert ask(service, of_key(acme.key), "POST", "/tenants/acme", {"unsigned_references": True}).status == 200
     assert ask(service, of_key(acme.key), "POST", "/reference-values", body).status == 200
     operator = fakes.new_key("EdDSA")
-    made = {"name": "op", "role": "operator", "key": fakes.public_pem(operator)}
+    made = {"name": "op", "role": "operator", "key": fakes.public_pem(operator), "proof": proof(operator, "acme")}
     assert ask(service, of_key(acme.key), "POST", "/admins", made).status == 200
     got = ask(service, of_key(operator), "POST", "/reference-values", body)
     assert (got.status, rules(got)) == (403, ["reference.signature"])

@@ -288,9 +288,11 @@ def test_the_rule_protects_itself(service, people):
 
 def test_what_a_removed_admin_asked_for_is_rejected(service, people, app):
     key = fakes.new_key("EdDSA")
-    made = ask(
-        service, people["ann"], "POST", "/admins", {"name": "eve", "role": "owner", "key": fakes.public_pem(key)}
-    )
+    now = int(time.time())
+    agreed = {"aud": "casemate-admin", "tenant": "acme", "iat": now, "exp": now + 60}
+    proof = fakes.compact(key, {"alg": "EdDSA", "kid": fakes.thumbprint(key)}, agreed)
+    eve = {"name": "eve", "role": "owner", "key": fakes.public_pem(key), "proof": proof}
+    made = ask(service, people["ann"], "POST", "/admins", eve)
     assert approve(service, people["bea"], made.json()).status == 200
     change = wanted(service, {**people, "eve": key}, app, "eve")
     gone = ask(service, people["ann"], "DELETE", "/admins?who=key%23acme%2Feve")

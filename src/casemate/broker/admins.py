@@ -1,4 +1,8 @@
-"""Recorded admins: their keys, certificates and subjects. A tenant's owner makes and removes its own."""
+"""Recorded admins: their keys, certificates and subjects. A tenant's owner makes and removes its own.
+
+Public keys and certificates are public, and somebody is an admin of one tenant alone. So a tenant's owner records only
+who agreed: the key's holder signs a proof, a JWT for the audience `casemate-admin` that names the tenant.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,15 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MAX_PEM = 16 << 10
+MAX_PROOF = 7 * 86400  # seconds: it may have to wait for a second owner
 
 
 class NewAdmin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An admin and one thing that it is known by.
 
     `key` or `certificate` (PEM) with a `name`; with `renewable` every certificate of that subject from that CA counts.
-    Or `issuer` and `subject` of a configured issuer's tokens.
+    Or `issuer` and `subject` of a configured issuer's tokens. `proof` is the word of the key's holder, which a tenant's
+    owner needs.
     """
 
     role: Role
@@ -41,6 +47,7 @@ class NewAdmin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     renewable: bool = False
     issuer: str = ""
     subject: str = ""
+    proof: str = ""
 
 
 def add(broker: Broker, tenant: str | None, asked: NewAdmin, *, by: identities.Admin) -> Account:
@@ -53,6 +60,13 @@ def add(broker: Broker, tenant: str | None, asked: NewAdmin, *, by: identities.A
             hint="record a key or a certificate",
         )
     made = _account(broker, tenant, asked)
+    if by.tenant is not None and not _agreed(broker, tenant, asked):
+        raise Refused.because(
+            "admin.proof",
+            expected="a proof, by that key, that its holder is to be an admin of this tenant",
+            found="another one" if asked.proof else "none",
+            hint="who holds the key runs: casemate admin proof --tenant TENANT --key KEY",
+        )
 
     def act(tx: Connection) -> None:
         if tenant is not None and accounts.tenant(tx, tenant) is None:
@@ -114,6 +128,16 @@ def _account(broker: Broker, tenant: str | None, asked: NewAdmin) -> Account:
         known_by = _by_subject(broker, certificate)
     subject = certificate.subject.rfc4514_string()[:1000]
     return Account(f"certificate#{shown}", known_by, subject, asked.role, tenant, "")
+
+
+def _agreed(broker: Broker, tenant: str | None, asked: NewAdmin) -> bool:
+    public = _public_key(asked.key) if asked.key else _certificate(asked.certificate).public_key()
+    try:
+        said = jws.parse(asked.proof)
+        identities.demand_current(broker, said.claims, identities.PROOF, MAX_PROOF)
+        return said.signed_by(jws.of(public)) and said.claims.get("tenant") == tenant
+    except Malformed:
+        return False
 
 
 def _by_token(broker: Broker, tenant: str | None, asked: NewAdmin) -> Account:

@@ -63,7 +63,7 @@ def allow(broker: Broker, app_id: str, names: tuple[str, ...], *, who: str) -> t
     for name in names:
         _demand_name(name)
     ours = {ISSUER, broker.settings.issuer_url, *(one.audience for one, _ in broker.access.issuers.values())}
-    ours |= {identities.AUDIENCE, identities.CONSOLE}
+    ours |= {identities.AUDIENCE, identities.CONSOLE, identities.PROOF}
     if ours & set(names):
         raise Malformed("audiences: this broker itself is none, and no guest gets a token that makes an admin")
     kept = tuple(dict.fromkeys(names))

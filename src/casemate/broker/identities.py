@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 AUDIENCE = "KBS"
 ADMIN = "admin"  # the role that tokens of the key of `init` name, as CoCo's do: owner of the whole broker
 INIT = "init#admin"
+PROOF = "casemate-admin"  # the audience of a word by which a key's holder agrees to be an admin of a tenant
 CONSOLE = "casemate-console"  # the audience of a token that only signs in at the console, and may live longer
 MAX_LIFETIME = 300
 MAX_CONSOLE = 3600
@@ -155,7 +156,7 @@ def _of_key(broker: Broker, said: jws.Token, console: bool) -> Admin:
     audience, longest = (CONSOLE, MAX_CONSOLE) if longer else (AUDIENCE, MAX_LIFETIME)
     if said.kid is None or said.kid == broker.access.first_kid:
         _demand(said, (broker.access.first_key,))
-        _current(broker, said.claims, audience, longest)
+        demand_current(broker, said.claims, audience, longest)
         if said.claims.get("role") != ADMIN:
             raise Refused.because("admin.role", expected=ADMIN, found="another role", hint="ask an admin")
         return Admin(INIT, "owner")
@@ -164,13 +165,13 @@ def _of_key(broker: Broker, said: jws.Token, console: bool) -> Admin:
     if found is None:
         raise Malformed("nobody has that key")
     _demand(said, (jws.of(serialization.load_pem_public_key(found.credential.encode())),))
-    _current(broker, said.claims, audience, longest)
+    demand_current(broker, said.claims, audience, longest)
     return _recorded(found)
 
 
 def _of_issuer(broker: Broker, said: jws.Token, issuer: Issuer, keys: Keys) -> Admin:
     _demand(said, keys.named(said.kid))
-    _current(broker, said.claims, issuer.audience, issuer.max_seconds)
+    demand_current(broker, said.claims, issuer.audience, issuer.max_seconds)
     who = issuer.who(said.claims)
     if who is None:
         raise Malformed("the token names no subject")
@@ -201,7 +202,8 @@ def _demand(said: jws.Token, keys: tuple[jws.Key, ...]) -> None:
         raise Malformed("no known key signed it")
 
 
-def _current(broker: Broker, claims: dict[str, Any], audience: str, longest: int) -> None:
+def demand_current(broker: Broker, claims: dict[str, Any], audience: str, longest: int) -> None:
+    """`Malformed` unless a token's claims are for that audience, current, and last at most `longest` seconds."""
     now = broker.clock().timestamp()
     said = claims.get("aud")
     if not (audience in said if isinstance(said, list) else said == audience):

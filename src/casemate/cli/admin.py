@@ -26,9 +26,17 @@ def admin() -> None:
 @click.option("--renewable", is_flag=True, help="Any certificate of that subject from that CA counts.")
 @click.option("--issuer", default="", help="An OIDC issuer of the broker's settings.")
 @click.option("--subject", default="", help="The issuer's name for the admin (`sub`).")
+@click.option(
+    "--proof",
+    default="",
+    help="What the key's holder made with `casemate admin proof`; with a private --key none is needed.",
+)
 @output.json_option
-def add(name: str, role: str, tenant: str | None, as_json: bool, **by: Any) -> None:
-    """Record NAME by a key or a certificate, or (without NAME) a subject of an issuer."""
+def add(name: str, role: str, tenant: str | None, proof: str, as_json: bool, **by: Any) -> None:
+    """Record NAME by a key or a certificate, or (without NAME) a subject of an issuer.
+
+    An owner of a tenant needs the proof of who holds the key.
+    """
     from urllib.parse import quote
 
     from casemate.cli import adminview
@@ -36,8 +44,27 @@ def add(name: str, role: str, tenant: str | None, as_json: bool, **by: Any) -> N
 
     asked = {"role": role, "name": name, **adminview.known_by(**by)}
     where = f"/admins?tenant={quote(tenant, safe='')}" if tenant else "/admins"
-    made = brokerclient.Admin.local(paths.home()).call("POST", where, asked)
+    local = brokerclient.Admin.local(paths.home())
+    if not proof and by["key"] and (whose := tenant or local.call("GET", "/whoami")["tenant"]):
+        proof = adminview.proof(by["key"], whose) or ""
+    made = local.call("POST", where, {**asked, "proof": proof})
     output.emit(made, as_json=as_json, text=lambda: click.echo(made["who"]))
+
+
+@admin.command()
+@click.option("--tenant", required=True, help="The tenant whose owner is to record you.")
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="Your private key in PEM.")
+@click.option("--days", type=click.IntRange(1, 7), default=2, show_default=True, help="How long it serves.")
+@output.json_option
+def proof(tenant: str, key: Path, days: int, as_json: bool) -> None:
+    """Print the proof that you hold a key and agree to be an admin of a tenant, for `casemate admin add --proof`."""
+    from casemate.cli import adminview
+    from casemate.errors import Unusable
+
+    made = adminview.proof(key, tenant, days * 86400)
+    if made is None:
+        raise Unusable(f"{key} holds no private key", hint="only who holds it can make a proof")
+    output.emit({"proof": made}, as_json=as_json, text=lambda: click.echo(made))
 
 
 @admin.command("list")

@@ -23,6 +23,30 @@ def known_by(
     return {"issuer": issuer, "subject": subject}
 
 
+def proof(key: Path, tenant: str, seconds: int = 2 * 86400) -> str | None:
+    """The word of a key's holder that it is to be an admin of `tenant` (a JWT); None where the file's key is public."""
+    import json
+    import time
+
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    from casemate.crypto import jws, signatures
+    from casemate.wire.encoding import b64u
+
+    if "PRIVATE KEY" not in (text := _text(key)):
+        return None
+    _public(text, key)
+    private: Any = serialization.load_pem_private_key(text.encode(), password=None)
+    now, public = int(time.time()), jws.of(private.public_key()).public
+    head = {"alg": jws.of(public).algorithm, "typ": "JWT", "kid": jws.thumbprint(public)}
+    said = {"aud": "casemate-admin", "tenant": tenant, "iat": now, "exp": now + seconds}
+    message = f"{b64u(json.dumps(head).encode())}.{b64u(json.dumps(said).encode())}"
+    if isinstance(private, rsa.RSAPrivateKey):  # RS256
+        return f"{message}.{b64u(private.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+    return f"{message}.{b64u(signatures.sign_jose(private, message.encode()))}"
+
+
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
