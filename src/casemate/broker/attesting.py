@@ -113,6 +113,8 @@ def _one(broker: Broker, wanted: AsVerification, now: datetime) -> _Judged:
         ) from error
     except Refused as error:
         raise Unauthenticated(error.findings) from error
+    if document is not None and claims.init_data:
+        hearing.demand_plain(document)
     return _Judged(claims, runtime, initclaims.claims(document) if claims.init_data else None)
 
 

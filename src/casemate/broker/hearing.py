@@ -41,7 +41,7 @@ _VERSION = re.compile(r"0\.4\.[0-9]{1,6}([-+][0-9A-Za-z.+-]{1,64})?")
 _HASHES = ("sha256", "sha384", "sha512")
 _MAX_HEAD = 4096
 _SMALL = 64 << 10
-MAX_CLAIMED = 256 << 10  # of a document without a manifest: what it says is in tokens, and is kept
+MAX_CLAIMED = 1 << 20  # of a document without a manifest, which is told to policies as it is
 MAX_STRUCTURE = 32 << 10
 
 

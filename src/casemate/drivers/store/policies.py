@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,8 +17,11 @@ from casemate.drivers.store.tables_policy import policies as p
 from casemate.wire import jcs
 
 ATTESTATION, RESOURCE = "attestation", "resource"
-MAX_RECORDED = 1 << 20  # of one attestation's JSON
+MAX_RECORDED = 1 << 20  # of what an app's attestation gave its policies, packed
+MAX_STRANGE = 16 << 10  # of that of a guest without an app, or of one that was refused: anybody may be that
 KEPT = 20_000
+KEPT_BYTES = 1 << 30
+STRANGE_BYTES = 128 << 20
 
 
 class Stored(NamedTuple):
@@ -87,24 +91,33 @@ def history(tx: Connection, tenant: str, kind: str, name: str) -> list[dict[str,
 
 
 def recorded(
-    identity: str, now: datetime, expires: float, claims: dict[str, Any], inputs: list[dict[str, Any]], **facts: Any
+    identity: str, now: datetime, expires: float, claims: bytes, inputs: list[dict[str, Any]], **facts: Any
 ) -> dict[str, Any]:
-    """The row of an attestation. Inputs that are too long are left out: they cannot be replayed."""
-    packed = _packed(inputs)
+    """The row of an attestation; `claims` as `document` has them.
+
+    Inputs that are too long are left out: they cannot be replayed.
+    """
+    packed = _packed(document(inputs))
+    most = MAX_RECORDED if facts["app_id"] is not None and facts["allowed"] else MAX_STRANGE
     return {
         "id": identity,
         "time": millis(now),
         "expires": int(expires * 1000),
         "claims": _packed(claims),
-        "inputs": packed if len(packed) <= MAX_RECORDED else _packed([]),
+        "inputs": packed if len(packed) <= most else _packed(b"[]"),
         **facts,
     }
 
 
-def claims_of(tx: Connection, identity: str) -> dict[str, Any] | None:
-    """The token's claims of a recorded attestation, or None."""
+def document(value: Any) -> bytes:
+    """Plain JSON as it is kept, before it is packed."""
+    return jcs.compact(value)
+
+
+def claims_of(tx: Connection, identity: str) -> bytes | None:
+    """The token's claims of a recorded attestation as JSON, or None."""
     found = tx.execute(select(a.c.claims).where(a.c.id == identity)).scalar_one_or_none()
-    return None if found is None else dict(_unpacked(found))
+    return None if found is None else zlib.decompress(bytes(found))
 
 
 def attestations(
@@ -124,10 +137,26 @@ def attestation(tx: Connection, identity: str) -> dict[str, Any] | None:
 
 
 def forget(tx: Connection, now: datetime) -> None:
-    """Delete attestations whose session is over, beyond the newest `KEPT`."""
-    edge = tx.execute(select(a.c.time).order_by(a.c.time.desc()).offset(KEPT).limit(1)).scalar_one_or_none()
-    if edge is not None:
-        tx.execute(delete(a).where(a.c.time <= edge, a.c.expires < millis(now)))
+    """Delete what is beyond the newest `KEPT`, or their bytes: apart for apps' guests and for all others.
+
+    Those of apps stay while their session lasts; strangers could fill the disk by then.
+    """
+    strange = a.c.app_id.is_(None) | a.c.allowed.is_(False)
+    size = func.length(a.c.claims) + func.length(a.c.inputs)
+    for which, most, more in ((~strange, KEPT_BYTES, a.c.expires < millis(now)), (strange, STRANGE_BYTES, None)):
+        rows = tx.execute(select(a.c.time, size).where(which).order_by(a.c.time.desc()).limit(KEPT + 1))
+        edge = _edge(rows, most)
+        if edge is not None:
+            tx.execute(delete(a).where(which, a.c.time <= edge, *(() if more is None else (more,))))
+
+
+def _edge(rows: Iterable[Any], most: int) -> int | None:
+    """The time of the newest row that is too much."""
+    for number, (time, size) in enumerate(rows):
+        most -= size
+        if number >= KEPT or most < 0:
+            return int(time)
+    return None
 
 
 def _shown(row: Any) -> dict[str, Any]:
@@ -144,10 +173,10 @@ def _shown(row: Any) -> dict[str, Any]:
     }
 
 
-def _packed(value: Any) -> bytes:
+def _packed(said: bytes) -> bytes:
     # A window that fits what is packed: making a large one ready takes longer than packing.
     packer = zlib.compressobj(1, zlib.DEFLATED, 13, 6)
-    return packer.compress(jcs.compact(value)) + packer.flush()
+    return packer.compress(said) + packer.flush()
 
 
 def _unpacked(raw: bytes) -> Any:
