@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
 
 from casemate.cli import casemate
 from casemate.crypto import selfsigned
@@ -58,6 +59,24 @@ def test_admins(call, key):
     assert refused["reasons"][0]["rule"] == "admin.role"
     call("admin", "remove", "key#acme/ann")
     assert call("admin", "whoami", key=ann, code=1)["reasons"][0]["rule"] == "admin.token"
+
+
+def test_an_owner_of_a_tenant_needs_the_word_of_who_holds_the_key(call, key, tmp_path):
+    call("tenant", "add", "word")
+    ann, bob, eve = key("ann2"), key("bob"), key("eve")
+    call("admin", "add", "ann", "--role", "owner", "--tenant", "word", "--key", str(ann))
+    public = {}
+    for name, path in (("bob", bob), ("eve", eve)):
+        public[name] = tmp_path / f"{name}.pub"
+        private = serialization.load_pem_private_key(path.read_bytes(), None)
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        public[name].write_bytes(private.public_key().public_bytes(serialization.Encoding.PEM, form))
+    add = ("admin", "add", "bob", "--role", "operator", "--key", str(public["bob"]))
+    assert call(*add, key=ann, code=1)["reasons"][0]["rule"] == "admin.proof"
+    proof = call("admin", "proof", "--tenant", "word", "--key", str(bob))["proof"]
+    assert call(*add, "--proof", proof, key=ann)["who"] == "key#word/bob"
+    call("admin", "add", "eve", "--role", "operator", "--key", str(eve), key=ann)  # a private key makes it itself
+    assert call("admin", "proof", "--tenant", "word", "--key", str(public["eve"]), code=2)
 
 
 def test_an_admin_is_known_by_one_thing(call, key, tmp_path):
