@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from casemate.broker import apps
+from casemate.crypto import jws
 from casemate.drivers.rego import pool as pools
 from casemate.testing import broker as brokers
+from casemate.testing import issuer as fakes
 from casemate.testing.broker import Guest
 
 HEAD = "package policy\nimport rego.v1\n"
@@ -38,6 +41,15 @@ def guest_of(service, tenant):
     return guest, app.path
 
 
+def auditor_of(service, tenant):
+    """A token of a new auditor."""
+    key, now = fakes.new_key("EdDSA"), int(time.time())
+    body = {"name": f"{tenant}-auditor", "role": "auditor", "key": fakes.public_pem(key)}
+    service.admin.call("POST", f"/admins?tenant={tenant}", body)
+    head = {"alg": "EdDSA", "kid": jws.thumbprint(key.public_key())}
+    return fakes.compact(key, head, {"iat": now, "exp": now + 120, "aud": "KBS"})
+
+
 def found_in(response):
     return " ".join(str(reason["found"]) for reason in response.json().get("reasons", []))
 
@@ -58,6 +70,34 @@ def test_a_slow_policy_keeps_no_other_tenant_waiting(service):
     for thread in threads:
         thread.join()
     assert {got.status for got in answered} <= {403, 503}
+
+
+def test_admins_keep_no_other_tenant_waiting(service, monkeypatch):
+    guest, path = guest_of(service, "quick")
+    guest_of(service, "greedy")
+    go, read = threading.Event(), apps.decisions
+
+    def slow(broker, limit, app_id=None, tenant=None, allowed=None):
+        assert go.wait(60)
+        return read(broker, limit, app_id, tenant, allowed)
+
+    monkeypatch.setattr(apps, "decisions", slow)
+    bearer, answered = {"Authorization": f"Bearer {auditor_of(service, 'greedy')}"}, []
+
+    def ask():
+        answered.append(service.call("GET", "/casemate/v0/admin/decisions?limit=10000", **bearer).status)
+
+    asking = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    while service.app.gate.flight.now < len(asking):
+        time.sleep(0.01)
+    assert [guest.get(path).status for _ in range(3)] == [200] * 3
+    assert answered == []
+    go.set()
+    for thread in asking:
+        thread.join()
+    assert answered == [200] * 8
 
 
 def test_those_that_wait_for_an_evaluator_get_their_turn(service):

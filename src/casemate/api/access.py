@@ -98,8 +98,10 @@ def closed(
     """An endpoint for admins who may do `act`; they are asked before the body is read. `request.state.admin` is set.
 
     `named` is for acts whose tenant stands in the body: it demands the act there and sets `request.state.tenant`, and
-    `request.state.also` where the body makes it another act as well.
+    `request.state.also` where the body makes it another act as well. The admins of one tenant hold a part of the
+    threads at most: the next one waits for its turn (`api.crowd`).
     """
+    askers = broker.policies.pool.askers
 
     def ask(request: Request) -> None:
         scope(broker, request, act)
@@ -107,7 +109,8 @@ def closed(
     def guarded(request: Request, body: bytes) -> Response:
         if named is not None:
             named(request, body)
-        return _held(broker, request, act, body) or handle(request, body)
+        with askers.one(f"{request.state.admin.tenant or ''} admins"):
+            return _held(broker, request, act, body) or handle(request, body)
 
     endpoint = route(limit, guarded, gate=ask)
     endpoint.access = Lock(act, scope, handle)  # type: ignore[attr-defined] # the test and approvals look for it

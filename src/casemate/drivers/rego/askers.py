@@ -1,4 +1,4 @@
-"""Who waits for policies: how many of the callers' threads one group (tenant) may hold, and all groups together.
+"""Who holds threads for long: a tenant's guests who wait for its policies, its admins. Each group has a share of them.
 
 Rules
 1. A group holds at most a quarter of the threads, or as many as there are evaluators, but never more than half.
@@ -17,10 +17,10 @@ from casemate.errors import Unavailable
 
 
 class Crowded(Unavailable):
-    """Too many threads wait for a group's policies. `room` says whether it may try again, `most` how many may."""
+    """A group holds too many threads. `room` says whether it may try again, `most` how many may."""
 
     def __init__(self, group: str, most: int, room: Callable[[], bool]) -> None:
-        super().__init__("every policy evaluator is busy", hint="try again in a moment")
+        super().__init__("too much of this tenant is under way", hint="try again in a moment")
         self.group, self.most, self.room = group, most, room
 
 

@@ -100,7 +100,7 @@ class Pool:
         threads: int | None = None,
     ) -> None:
         self._size, self._seconds, self._clock = max(1, size), seconds, clock
-        self._askers = Askers(threads, self._size)
+        self.askers = Askers(threads, self._size)
         self._free = threading.Condition()
         self._idle: list[Worker] = []
         self._busy: Counter[str] = Counter()
@@ -122,7 +122,7 @@ class Pool:
             found = self._known(digest)
         if found is not None:
             return found
-        with self._askers.one(group, own=own):
+        with self.askers.one(group, own=own):
             return self._made(digest, text)
 
     def _made(self, digest: str, text: str) -> Compiled:
@@ -197,7 +197,7 @@ class Pool:
             "input": given,
             "data": data or {},
         }
-        with self._askers.one(group, own=own):
+        with self.askers.one(group, own=own):
             found = self._asked(policy.digest, group, documents, question)
         if "error" in found:
             raise Broken(_REASONS.get(found["error"], "an error inside"), str(found.get("rule", "")))
