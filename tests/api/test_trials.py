@@ -1,6 +1,7 @@
 """Policies that are only tried never take what guests and monitors need."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -71,11 +72,14 @@ def test_tenants_take_turns_and_requests_go_on(narrow, stuck):
     assert (status, "retry-after" in headers, "another policy is being tried" in text) == (429, True, True)
     second = begin(narrow, "umbrella", got, TEXT + "# another\n")
     assert stuck.begun.acquire(timeout=20)
+    third = begin(narrow, "third", got, TEXT + "# a third\n")  # waits in turn
+    while "third" not in narrow.app.state.trials._held:
+        time.sleep(0.01)
     assert check(narrow, "third").status == 429
     stuck.go.set()
-    first.join(30)
-    second.join(30)
-    assert got == [200, 200]
+    for made in (first, second, third):
+        made.join(30)
+    assert got == [200, 200, 200]
     assert check(narrow, "acme").status == 200
 
 

@@ -1,11 +1,13 @@
 """Policies that are only tried (checked, explained, simulated): on threads of their own, a few at a time.
 
 They take seconds and any auditor may ask for them; requests of guests never wait for them. One at a time for the admins
-of a tenant (those of the whole broker count as one), AT_ONCE in all for each worker process; beyond that 429 at once.
+of a tenant (those of the whole broker count as one): the next one of theirs is told 429 at once. AT_ONCE in all for
+each worker process: other tenants wait in turn, so that nobody keeps the turns for himself; after PATIENCE 429.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
 AT_ONCE = 2
+PATIENCE = 25.0  # seconds; a simulation takes 20 at most
 WAIT = 5  # seconds until a caller should come back
 
 
@@ -27,16 +30,25 @@ class Turns:
 
     def __init__(self) -> None:
         self._held: set[str | None] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._limiter = CapacityLimiter(AT_ONCE)
 
     async def run(self, later: Later, request: Request) -> Response:
         """What was put off; 429 when there is no turn for it."""
         whose = request.state.admin.tenant
-        if whose in self._held or len(self._held) >= AT_ONCE:
+        if whose in self._held:
             return _busy()
         self._held.add(whose)
         try:
-            return await to_thread.run_sync(carried, later.handle, request, later.given, limiter=self._limiter)
+            async with asyncio.timeout(PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            return _busy()
+        else:
+            try:
+                return await to_thread.run_sync(carried, later.handle, request, later.given, limiter=self._limiter)
+            finally:
+                self._turns.release()
         finally:
             self._held.discard(whose)
 
