@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from casemate.broker import hearing, structure
+from casemate.broker import hearing, policies, structure
 from casemate.drivers.store import policies as stored
 from casemate.drivers.store.tables_policy import attestations as table
 from casemate.testing import broker as brokers
@@ -88,8 +88,7 @@ def test_strangers_push_out_strangers_alone(service, monkeypatch):
     apps = sum(1 for row in rows(service) if row[0] == app.app_id)
     monkeypatch.setattr(stored, "STRANGE_BYTES", 2 * max(row[1] + row[2] for row in rows(service) if row[0] is None))
     monkeypatch.setattr(stored, "KEPT_BYTES", 0)
-    with service.broker.store.write() as tx:
-        stored.forget(tx, service.clock())
+    policies.sweep(service.broker)
     left = rows(service)
     assert 1 <= sum(1 for row in left if row[0] is None) <= 3  # the newest, though all their sessions last
     assert sum(1 for row in left if row[0] == app.app_id) == apps == 3

@@ -23,6 +23,7 @@ from casemate.wire.encoding import b64
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
 
+RESOURCE = "/kbs/v0/resource/{repo}/{type}/{tag}"
 AUTH_LIMIT = 64 << 10
 ATTEST_LIMIT = 8 << 20
 VERSION_HEADER = "Casemate-Version"
@@ -92,6 +93,21 @@ def routes(broker: Broker) -> list[BaseRoute]:
             return Response(status_code=304, headers=headers)
         return answer(grant.sealed, **headers, **{RECEIPT_HEADER: grant.receipt})
 
+    def begun(request: Request) -> None:
+        if again.token(broker, cookie := request.cookies.get(COOKIE, "")) is None:
+            decide.begun(broker, cookie, unspent=long(request, ATTEST_LIMIT))
+
+    return [
+        Route("/kbs/v0/auth", route(AUTH_LIMIT, auth), methods=["POST"]),
+        Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest, gate=begun), methods=["POST"]),
+        Route(RESOURCE, route(0, read), methods=["GET"]),
+        *_changing(broker),
+    ]
+
+
+def _changing(broker: Broker) -> list[BaseRoute]:
+    """What admins may do at the guests' path of a resource."""
+
     def write(request: Request, body: bytes) -> Response:
         path, who, window = _path(request), request.state.admin.who, seconds(request, "window")
         app_id = request.query_params.get("app") or repositories.owner(broker, path, who)
@@ -105,21 +121,13 @@ def routes(broker: Broker) -> list[BaseRoute]:
         secrets.delete(broker, path, who=who)
         return answer({})
 
-    def begun(request: Request) -> None:
-        if again.token(broker, cookie := request.cookies.get(COOKIE, "")) is None:
-            decide.begun(broker, cookie, unspent=long(request, ATTEST_LIMIT))
-
-    resource = "/kbs/v0/resource/{repo}/{type}/{tag}"
     return [
-        Route("/kbs/v0/auth", route(AUTH_LIMIT, auth), methods=["POST"]),
-        Route("/kbs/v0/attest", route(ATTEST_LIMIT, attest, gate=begun), methods=["POST"]),
-        Route(resource, route(0, read), methods=["GET"]),
         Route(
-            resource,
+            RESOURCE,
             closed(broker, "resource.put", write, scope=of_resource, limit=resources.MAX_VALUE),
             methods=["POST"],
         ),
-        Route(resource, closed(broker, "resource.delete", delete, scope=of_resource, limit=0), methods=["DELETE"]),
+        Route(RESOURCE, closed(broker, "resource.delete", delete, scope=of_resource, limit=0), methods=["DELETE"]),
     ]
 
 

@@ -12,7 +12,6 @@ Rules
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 RESOURCE_NAME = "resource-policy"
 _REMEMBERED = 4096
+_SWEPT = 200  # transactions of one sweep
 _REMEMBERED_BYTES = 16 << 10  # of one attestation's claims
-_FORGET_EVERY = 256
 
 
 @dataclass
@@ -215,15 +214,18 @@ def kept(
         evidence=session.evidence,
         collateral=session.collateral,
     )
-    before = recorded.get("together")
+    return {**recorded, "rows": (*recorded.get("rows", ()), (attestations, row))}
 
-    def together(tx: Connection) -> None:
-        if before is not None:
-            before(tx)
-        stored.forget(tx, now)
 
-    tidy = {"together": together} if secrets.randbelow(_FORGET_EVERY) == 0 else {}
-    return {**recorded, **tidy, "rows": (*recorded.get("rows", ()), (attestations, row))}
+def sweep(broker: Broker) -> None:
+    """Forget the oldest recorded attestations where there are too many, some at a time: guests wait meanwhile."""
+    for _ in range(_SWEPT):
+        with broker.store.read() as tx:
+            over = stored.excess(tx, broker.clock())
+        if not over:
+            return
+        with broker.store.write() as tx:
+            stored.forget(tx, over)
 
 
 @dataclass(frozen=True)

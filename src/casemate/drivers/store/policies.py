@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, true
 
 from casemate.drivers.store.known import changed
 from casemate.drivers.store.registry import millis, rfc3339
@@ -22,6 +22,7 @@ MAX_STRANGE = 16 << 10  # of that of a guest without an app, or of one that was 
 KEPT = 20_000
 KEPT_BYTES = 1 << 30
 STRANGE_BYTES = 128 << 20
+AT_ONCE = 400  # deleted in one transaction: others wait for it
 
 
 class Stored(NamedTuple):
@@ -136,27 +137,34 @@ def attestation(tx: Connection, identity: str) -> dict[str, Any] | None:
     return None if row is None else _shown(row)
 
 
-def forget(tx: Connection, now: datetime) -> None:
-    """Delete what is beyond the newest `KEPT`, or their bytes: apart for apps' guests and for all others.
+def excess(tx: Connection, now: datetime) -> list[str]:
+    """Ids of what is beyond the newest `KEPT`, or their bytes, oldest first: apart for apps' guests and for all others.
 
-    Those of apps stay while their session lasts; strangers could fill the disk by then.
+    Those of apps stay while their session lasts; strangers could fill the disk by then. At most `AT_ONCE` of each.
     """
     strange = a.c.app_id.is_(None) | a.c.allowed.is_(False)
-    size = func.length(a.c.claims) + func.length(a.c.inputs)
-    for which, most, more in ((~strange, KEPT_BYTES, a.c.expires < millis(now)), (strange, STRANGE_BYTES, None)):
-        rows = tx.execute(select(a.c.time, size).where(which).order_by(a.c.time.desc()).limit(KEPT + 1))
-        edge = _edge(rows, most)
+    found: list[str] = []
+    for which, most, more in ((~strange, KEPT_BYTES, a.c.expires < millis(now)), (strange, STRANGE_BYTES, true())):
+        edge = tx.execute(_edge(which, most)).scalar()
         if edge is not None:
-            tx.execute(delete(a).where(which, a.c.time <= edge, *(() if more is None else (more,))))
+            over = select(a.c.id).where(which, a.c.time <= edge, more).order_by(a.c.time).limit(AT_ONCE)
+            found += tx.execute(over).scalars()
+    return found
 
 
-def _edge(rows: Iterable[Any], most: int) -> int | None:
+def _edge(which: ColumnElement[bool], most: int) -> Select[Any]:
     """The time of the newest row that is too much."""
-    for number, (time, size) in enumerate(rows):
-        most -= size
-        if number >= KEPT or most < 0:
-            return int(time)
-    return None
+    size = func.length(a.c.claims) + func.length(a.c.inputs)
+    newest = select(a.c.time, size.label("size")).where(which).order_by(a.c.time.desc()).limit(KEPT + 1).subquery()
+    order, c = newest.c.time.desc(), newest.c
+    number, total = func.row_number().over(order_by=order), func.sum(c.size).over(order_by=order)
+    ranked = select(c.time, number.label("number"), total.label("total")).subquery()
+    return select(func.max(ranked.c.time)).where((ranked.c.number > KEPT) | (ranked.c.total > most))
+
+
+def forget(tx: Connection, ids: Sequence[str]) -> None:
+    """Delete these recorded attestations."""
+    tx.execute(delete(a).where(a.c.id.in_(ids)))
 
 
 def _shown(row: Any) -> dict[str, Any]:
