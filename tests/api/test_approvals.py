@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
+from casemate.api.access import Lock
 from casemate.broker import approvals
 from casemate.drivers.brokerclient import Pending
 from casemate.drivers.store import pending
 from casemate.drivers.store.tables_access import approvals as table
-from casemate.errors import Refused
+from casemate.errors import Refused, Unavailable
 from casemate.testing import broker as brokers
 from casemate.testing import issuer as fakes
 from casemate.testing import postgres, programs
@@ -431,3 +432,41 @@ def test_spelled_out_json_says_the_same():
     text = json.dumps({"a\u202e": "\x7f\U000e0041 \r\n\t\\ é"}, ensure_ascii=False)
     assert json.loads(approvals.visible(text)) == json.loads(text)
     assert approvals.visible("a\rb\x1b[2K") == "a\\u000db\\u001b[2K"
+
+
+def test_an_approval_that_finds_no_turn_at_the_compiler_is_repeated(service, people, policies_wait, monkeypatch):
+    change = _policy(service, people, "package policy\nimport rego.v1\ndefault allow := true\n").json()
+    pool = service.broker.policies.pool
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "_fresh", {"acme"})  # one of the tenant's is being compiled
+        got = approve(service, people["bea"], change)
+    assert (got.status, "waits still" in got.json()["detail"]) == (503, True)
+    shown = ask(service, people["bea"], "GET", f"/approvals/{change['approval']}").json()
+    assert (shown["state"], shown["decider"], shown["outcome"]) == ("pending", None, None)
+    assert shown["digest"] == change["digest"]
+    own = approve(service, people["ann"], change)
+    assert (own.status, rules(own)) == (403, ["approval.other"])
+    done = approve(service, people["bea"], change).json()
+    assert (done["state"], done["outcome"]["status"]) == ("approved", 200)
+    again = approve(service, people["bea"], change)
+    assert (again.status, rules(again)) == (409, ["approval.state"])
+
+
+def test_an_approval_that_the_store_failed_is_over(service, people, app, monkeypatch):
+    """What came of it is not known: it is never done twice."""
+    change = wanted(service, people, app)
+    with monkeypatch.context() as patched:
+        patched.setattr(Lock, "__getattribute__", _failing)
+        done = approve(service, people["bea"], change).json()
+    assert (done["state"], done["outcome"]["status"]) == ("approved", 503)
+
+
+def _failing(self, name):
+    found = object.__getattribute__(self, name)
+    if name != "handle":
+        return found
+
+    def act(request, body):
+        raise Unavailable("the store does not work at the moment")
+
+    return act

@@ -1,5 +1,6 @@
 """The log on a real store: sequence, proofs, counts, keys; on SQLite and on PostgreSQL."""
 
+import contextlib
 import os
 import threading
 from datetime import UTC, datetime, timedelta
@@ -7,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, exc, text, update
 
 from casemate.broker import journal, receipts
 from casemate.broker.refusals import Missing
 from casemate.drivers.store import AlreadySpent, Store, record, tables, tables_log
 from casemate.drivers.store import log as entries
 from casemate.drivers.store.writer import Work
-from casemate.errors import Finding, Malformed, Refused, Unusable
+from casemate.errors import Finding, Malformed, Refused, Unavailable, Unusable
 from casemate.ledger import entry, merkle, note, receipt, tiles
 from casemate.testing import log as logs
 from casemate.testing import postgres, programs
@@ -383,3 +384,79 @@ def test_findings_of_any_text_fit_into_an_entry(log):
     pending = log.log.pending("attest", NOON, False, {"failed": told, "passed": ["x.y"] * 64})
     assert len(pending.entry) < 1000
     assert log.log.opened(pending.id, pending.sealed)[1]["failed"] == told
+
+
+@pytest.fixture(params=["append", "commit"])
+def failing(request, log, monkeypatch):
+    """Makes every transaction fail, at its last step or at its commit, until called with False."""
+    dialect, fails = log.store._engine.dialect, [False]
+    where, name = (entries, "append") if request.param == "append" else (dialect, "do_commit")
+    real = getattr(where, name)
+
+    def act(*args, **options):
+        if fails[0]:
+            error = dialect.loaded_dbapi.OperationalError("disk full")
+            raise error if name == "do_commit" else exc.OperationalError("x", None, error)
+        return real(*args, **options)
+
+    monkeypatch.setattr(where, name, act)
+    return lambda on: fails.__setitem__(0, on)
+
+
+def counts_told(log):
+    log.decide(logs.nonce())
+    return [one.openings["counts"].value for one in receipts.period(log, 0, 1 << 47) if "counts" in one.openings]
+
+
+def test_a_transaction_that_fails_loses_no_counts(log, failing):
+    for _ in range(7):
+        log.log.count("auth", ["session.version"])
+    failing(True)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            log.decide(logs.nonce())
+    log.log.count("auth", ["session.version"])
+    failing(False)
+    log.decide(logs.nonce())
+    log.clock.now += timedelta(minutes=1)
+    assert counts_told(log) == [{"auth session.version": 8}]
+
+
+def test_a_minute_whose_entry_failed_is_told_later(log, failing):
+    log.log.count("auth", ["a.b"])
+    log.decide(logs.nonce())
+    log.clock.now += timedelta(minutes=2)
+    failing(True)
+    with pytest.raises(Unavailable):
+        log.decide(logs.nonce())
+    failing(False)
+    assert counts_told(log) == [{"auth a.b": 1}]  # within the same minute
+    assert log.log._tick() is None
+
+
+def test_decisions_written_one_by_one_count_once(log, monkeypatch):
+    """A batch that fails for one of its own is done again one by one; its counts stand once."""
+    log.log.count("auth", ["a.b"])
+    real = record.add
+
+    def bad(tx, rows):
+        if any(row["act"] == "bad" for row in rows):
+            raise ValueError("bad")
+        real(tx, rows)
+
+    monkeypatch.setattr(record, "add", bad)
+    with log.store.write():  # all three wait for the same transaction
+        threads = [threading.Thread(target=_quietly, args=(log, act)) for act in ("bad", "attest", "bad")]
+        for thread in threads:
+            thread.start()
+        while len(log.log._writer._waiting) < len(threads):
+            threading.Event().wait(0.005)
+    for thread in threads:
+        thread.join(60)
+    log.clock.now += timedelta(minutes=1)
+    assert counts_told(log) == [{"auth a.b": 1}]
+
+
+def _quietly(log, act):
+    with contextlib.suppress(ValueError):
+        log.decide(logs.nonce(), act=act)

@@ -14,7 +14,8 @@ from casemate.api.access import Lock, closed, own
 from casemate.api.answers import answer, carried, parsed
 from casemate.broker import approvals
 from casemate.broker.approvals import Change
-from casemate.errors import CasemateError
+from casemate.drivers.rego import Compiling, Crowded
+from casemate.errors import CasemateError, Unavailable
 
 if TYPE_CHECKING:
     from casemate.broker.assemble import Broker
@@ -41,7 +42,12 @@ def routes(broker: Broker) -> list[BaseRoute]:
     def approve(request: Request, body: bytes) -> Response:
         asked, number = parsed(body, Approving, "approval"), request.path_params["number"]
         change = approvals.approve(broker, number, asked.digest, request.state.admin)
-        done = _carried_out(broker, request, change)
+        try:
+            done = _carried_out(broker, request, change)
+        except _NoTurn as error:
+            approvals.reopen(broker, number, change, request.state.admin)
+            hint = "approve it again in a moment"
+            raise Unavailable(f"nothing was done, the change waits still: {error}", hint=hint) from None
         said = json.loads(bytes(done.body) or b"{}")
         approvals.finish(broker, number, done.status_code, said.get("detail", ""))
         found = approvals.show(broker, number, request.state.admin)
@@ -57,6 +63,10 @@ def routes(broker: Broker) -> list[BaseRoute]:
         Route(f"{one}/approve", closed(broker, "approval.approve", approve, scope=own, limit=_LIMIT), methods=["POST"]),
         Route(f"{one}/reject", closed(broker, "approval.reject", reject, scope=own, limit=_LIMIT), methods=["POST"]),
     ]
+
+
+class _NoTurn(Exception):
+    """A change found no turn; nothing of it was done."""
 
 
 def _carried_out(broker: Broker, request: Request, change: Change) -> Response:
@@ -78,13 +88,23 @@ def _carried_out(broker: Broker, request: Request, change: Change) -> Response:
         if matched is Match.FULL and isinstance(lock, Lock) and lock.act == change.act:
             inner = Request({**scope, **more})
             inner.state.admin, inner.state.approved = change.admin, True
-            return carried(_again(broker, lock), inner, change.body)
+            busy: list[Unavailable] = []
+            done = carried(_again(broker, lock, busy), inner, change.body)
+            if busy:
+                raise _NoTurn(str(busy[0]))
+            return done
     raise CasemateError("the change can't be carried out by this version")
 
 
-def _again(broker: Broker, lock: Lock) -> Any:
+def _again(broker: Broker, lock: Lock, busy: list[Unavailable]) -> Any:
+    """What carries it out. Errors that say that nothing was done go to `busy`: any other 503 may come too late."""
+
     def act(request: Request, body: bytes) -> Response:
         lock.scope(broker, request, lock.act)  # the thing may have gone, or become another's
-        return lock.handle(request, body)
+        try:
+            return lock.handle(request, body)
+        except (Crowded, Compiling) as error:
+            busy.append(error)
+            return Response(status_code=503)
 
     return act

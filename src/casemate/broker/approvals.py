@@ -7,7 +7,7 @@ Rules
    broker asked for in a tenant, an owner of that tenant approves.
 3. A change takes effect once, by the one decision that ended its wait, with the rights of who asked for it as they are
    then. One that was interrupted by a crash after the approval did not take effect, or did so whole; it is never tried
-   again and shows no outcome.
+   again and shows no outcome. One that found no turn, before anything was done, waits again (`reopen`).
 4. A change that nobody approves in time expires. Those of an admin who is removed are rejected.
 5. An approver is shown all of it: a change that is too long to be shown waits for nobody, and what text hides (control
    characters, writing from right to left) is spelled out. Only bodies that may be secrets are not shown.
@@ -135,7 +135,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def approve(broker: Broker, number: str, digest: str, admin: Admin) -> Change:
-    """End the wait of a change for good; returns what is to be carried out now."""
+    """End the wait of a change; returns what is to be carried out now."""
     found, change = _opened(broker, number, admin)
     if change is None:
         raise _over()
@@ -172,6 +172,15 @@ def reject(broker: Broker, number: str, admin: Admin) -> dict[str, Any]:
         journal.admin(broker, tx, who=admin.who, act="approval.reject", facts=told)
         now = pending.get(tx, number)
     return facts(now or found)
+
+
+def reopen(broker: Broker, number: str, change: Change, admin: Admin) -> None:
+    """Let a change wait again whose approval found no turn: nothing of it was done. Its time runs on."""
+    with broker.store.write() as tx:
+        if not pending.reopen(tx, number, broker.vault.seal(_label(number), msgspec.json.encode(change))):
+            return
+        told = {"tenant": change.tenant, "approval": number, "change": change.act, "asked_by": change.who}
+        journal.admin(broker, tx, who=admin.who, act="approval.reopen", facts=told)
 
 
 def finish(broker: Broker, number: str, status: int, said: Any) -> None:

@@ -47,6 +47,14 @@ class Decision(NamedTuple):
     together: Callable[[Connection], None] | None = None
 
 
+class _Kept(NamedTuple):
+    """What a transaction does to the counts; it holds once that is on disk."""
+
+    counts: dict[tuple[int, str, str], int]  # those that are in the store then
+    open: int | None
+    looked: int | None
+
+
 class Key:
     """A log key; its notes begin with the log's origin, which is its name."""
 
@@ -69,10 +77,11 @@ class Log:
         self._guard = threading.Lock()
         self._open: int | None = None  # a minute whose counts stand in the store and are no entry yet
         self._looked: int | None = None
+        self._kept: _Kept | None = None  # of the transaction under way; used by who writes it alone
         self._ungenuine = 0
         self._forgot: datetime | None = None
         self._edge = entries.Edge()  # used under the store's lock alone
-        self._writer: Writer[Decision] = Writer(store, self._commit, self._tick)
+        self._writer: Writer[Decision] = Writer(store, self._commit, self._tick, self._committed)
 
     def pending(
         self,
@@ -129,7 +138,9 @@ class Log:
         if self._counts:
             with contextlib.suppress(Unavailable), self.store.write() as tx:
                 entries.lock(tx)
-                self._keep_counts(tx)
+                taken = self._keep_counts(tx)
+            self._kept = _Kept(taken, self._open, self._looked)
+            self._committed()
 
     def sign(self, tx: Connection, name: str, text: str) -> str:
         """A signed note under the shared key of that name, which another replica may have made a moment ago."""
@@ -151,6 +162,7 @@ class Log:
         return vkey
 
     def _commit(self, tx: Connection, batch: Sequence[Work[Decision]]) -> None:
+        self._kept = None
         now, state = self.clock(), entries.lock(tx)
         told = self._admitted(tx, batch)
         tickets = [d.spends for d in told if d.spends is not None]
@@ -195,30 +207,36 @@ class Log:
 
     def _minutes(self, tx: Connection, now: datetime) -> list[entries.Pending]:
         """Keep the counts at hand; make entries of the minutes that are over."""
-        minute = millis(now) // entries.MINUTE
-        self._keep_counts(tx)
-        if self._looked == minute and (self._open is None or self._open >= minute):
+        minute, taken = millis(now) // entries.MINUTE, self._keep_counts(tx)
+        minutes = {at for at, _, _ in taken} | ({self._open} if self._open is not None else set())
+        if self._looked == minute and all(at >= minute for at in minutes):
+            self._kept = _Kept(taken, max(minutes, default=None), minute)
             return []
-        self._looked = minute
-        if self._open is not None and self._open < minute:
-            self._open = None
+        self._kept = _Kept(taken, max((at for at in minutes if at >= minute), default=None), minute)
         return [
             self.pending(SUMMARY, now, False, {"minute": history.text(at * entries.MINUTE), "counts": counts})
             for at, counts in entries.counted(tx, minute)
         ]
 
-    def _keep_counts(self, tx: Connection) -> None:
+    def _keep_counts(self, tx: Connection) -> dict[tuple[int, str, str], int]:
+        """Add the counts at hand to the store's; they stay at hand until `_committed`."""
         with self._guard:
-            taken, self._counts = self._counts, {}
-        try:
-            for minute in sorted({minute for minute, _, _ in taken}):
-                entries.count(tx, minute, {(act, rule): n for (at, act, rule), n in taken.items() if at == minute})
-                self._open = minute
-        except exc.SQLAlchemyError:
-            with self._guard:
-                for name, number in taken.items():
-                    self._counts[name] = self._counts.get(name, 0) + number
-            raise
+            taken = dict(self._counts)
+        for minute in sorted({minute for minute, _, _ in taken}):
+            entries.count(tx, minute, {(act, rule): n for (at, act, rule), n in taken.items() if at == minute})
+        return taken
+
+    def _committed(self) -> None:
+        """The transaction is on disk: its counts are not at hand any more. Others came meanwhile."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        self._open, self._looked = kept.open, kept.looked
+        with self._guard:
+            for name, number in kept.counts.items():
+                self._counts[name] -= number
+                if not self._counts[name]:
+                    del self._counts[name]
 
     def _tick(self) -> float | None:
         """Write a minute's entry when it is over, though nobody asks for anything."""
@@ -231,6 +249,7 @@ class Log:
         if min(minutes) < now // entries.MINUTE:
             with self.store.write() as tx:
                 self._commit(tx, ())
+            self._committed()
             return self._tick() if self._open is not None else None
         return (entries.MINUTE - now % entries.MINUTE) / 1000 + 0.05
 

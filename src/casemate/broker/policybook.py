@@ -35,7 +35,7 @@ def demand_name(kind: str, name: str) -> None:
 def check(pool: Pool, kind: str, text: str, group: str = "") -> tuple[Compiled, list[lint.Remark]]:
     """The compiled policy and what is to be said of it; `Malformed` when it can't be compiled.
 
-    `group` is the tenant whose turn at the compiler it takes: `Unavailable` when that is taken.
+    `group` is the tenant whose turn at the compiler it takes: `Compiling` when it gets none.
     """
     compiled = pool.fresh(text, group)
     return compiled, lint.lint(text, Program(compiled.plan), kind)

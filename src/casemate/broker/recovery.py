@@ -30,14 +30,18 @@ def save(settings: Settings, path: Path, *, passphrase: bytes | None, keys: bool
     broker = assemble(settings)
     try:
         number, now = os.urandom(16).hex(), broker.clock()
-        with broker.store.write() as tx:
-            facts = {"backup": number, "keys": keys, "sealing": "passphrase" if passphrase else "master key"}
-            journal.admin(broker, tx, who="local", act="backup.make", facts=facts)
-        key, sealing = backup.by_passphrase(passphrase, number) if passphrase else backup.by_vault(broker.vault, number)
-        with broker.store.snapshot() as tx, _private(path) as file:
-            schema = dump.revision(tx)
-            head = {"id": number, "created": now.isoformat(timespec="seconds"), "schema": schema, "sealing": sealing}
-            counts = backup.write(file, head, key, _everything(settings, dump.messages(tx), keys=keys))
+        by_vault = passphrase is None
+        key, sealing = (
+            backup.by_vault(broker.vault, number) if passphrase is None else backup.by_passphrase(passphrase, number)
+        )
+        with _private(path) as file:  # what cannot be written is no entry
+            with broker.store.write() as tx:
+                facts = {"backup": number, "keys": keys, "sealing": "master key" if by_vault else "passphrase"}
+                journal.admin(broker, tx, who="local", act="backup.make", facts=facts)
+            with broker.store.snapshot() as tx:
+                head = {"id": number, "created": now.isoformat(timespec="seconds"), "schema": dump.revision(tx)}
+                said = _everything(settings, dump.messages(tx), keys=keys)
+                counts = backup.write(file, {**head, "sealing": sealing}, key, said)
         return {"file": str(path), "id": number, "bytes": path.stat().st_size, "entries": counts.get("log_entries", 0)}
     finally:
         broker.close()
@@ -129,6 +133,8 @@ def _with_store(text: bytes, store: str) -> bytes:
 def _private(path: Path) -> Iterator[Any]:
     """A new file that only its owner reads, in its place when it is whole and on disk."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.is_dir():
+        raise Unusable(f"{path} cannot be written: it is a folder")
     try:
         with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
             yield file

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from casemate.drivers.rego import Broken, Crowded, Pool, compile_policy
+from casemate.drivers.rego import Broken, Compiling, Crowded, Pool, compile_policy
 from casemate.drivers.rego import pool as pools
 from casemate.drivers.rego.askers import Askers
 from casemate.drivers.rego.compile import program
@@ -321,6 +321,69 @@ def test_groups_take_turns_at_what_they_try(stuck):
         assert slow.result(20).rules
     assert made.fresh(GOOD, "one").rules
     assert not made._compiled
+
+
+def _slow(made, threads, groups):
+    return [threads.submit(made.fresh, HEAD + f"slow := {number}\n", name) for number, name in enumerate(groups)]
+
+
+def _until(what):
+    while not what():
+        threading.Event().wait(0.005)
+
+
+def test_who_finds_the_compilers_taken_waits_in_line(stuck):
+    """Two tenants with slow policies do not keep a third from setting one; nobody is there twice."""
+    _, go = stuck
+    made = Pool(1, threads=8)
+    with ThreadPoolExecutor(8) as threads:
+        try:
+            slow = _slow(made, threads, ("one", "two"))
+            _until(lambda: len(made._fresh) == pools.FRESH)
+            waits = []
+            for name in ("three", "four"):
+                waits.append(threads.submit(made.fresh, GOOD, name))
+                _until(lambda name=name: name in made._line)
+            assert made._line == ["three", "four"]
+            for name in ("one", "three", "five"):  # compiled, waiting, and one more thread than may be held
+                with pytest.raises(Compiling):
+                    made.fresh(GOOD, name)
+        finally:
+            go.set()
+        assert all(one.result(20).rules for one in (*slow, *waits))
+    assert not made._fresh
+    assert not made._line
+
+
+def test_a_wait_for_the_compiler_ends(stuck, monkeypatch):
+    _, go = stuck
+    made = Pool(1)
+    monkeypatch.setattr(pools, "FRESH_SECONDS", 0.05)
+    with ThreadPoolExecutor(2) as threads:
+        slow = _slow(made, threads, ("one", "two"))
+        try:
+            _until(lambda: len(made._fresh) == pools.FRESH)
+            with pytest.raises(Compiling):
+                made.fresh(GOOD, "three")
+        finally:
+            go.set()
+        assert all(one.result(20).rules for one in slow)
+    assert made.fresh(GOOD, "three").rules
+
+
+def test_troubles_are_changed_under_their_lock(pool):
+    class Watched(dict):
+        def pop(self, *which):
+            held.append(pool._free._is_owned())
+            return super().pop(*which)
+
+    held, before = [], pool._troubles
+    pool._troubles = Watched(before)
+    try:
+        good(pool)
+    finally:
+        pool._troubles = before
+    assert held == [True]
 
 
 def test_plans_in_use_are_kept(monkeypatch):

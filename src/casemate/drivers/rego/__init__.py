@@ -2,6 +2,6 @@
 
 from casemate.drivers.rego.askers import Crowded
 from casemate.drivers.rego.compile import Compiled, compile_policy
-from casemate.drivers.rego.pool import Answer, Broken, Pool
+from casemate.drivers.rego.pool import Answer, Broken, Compiling, Pool
 
-__all__ = ["Answer", "Broken", "Compiled", "Crowded", "Pool", "compile_policy"]
+__all__ = ["Answer", "Broken", "Compiled", "Compiling", "Crowded", "Pool", "compile_policy"]

@@ -28,8 +28,16 @@ SECONDS = 1.0
 WAIT_SECONDS = 5.0
 MAX_COMPILED = 256
 FRESH = 2  # policies that are tried or set, under compilation at a time
+FRESH_SECONDS = 12.0  # how long one waits for its turn; the compiler has less for each
 PATIENCE = 3  # broken answers in a row before a policy is set aside
 LONGEST = 60.0
+
+
+class Compiling(Unavailable):
+    """There is no turn at the compiler; nothing was done yet."""
+
+    def __init__(self) -> None:
+        super().__init__("other policies are being compiled", hint="try again in a moment")
 
 
 class Broken(CasemateError):
@@ -112,7 +120,10 @@ class Pool:
         self._compiled: OrderedDict[str, Compiled] = OrderedDict()
         self._compiling = threading.Lock()  # of the two tables below it, never held while something is compiled
         self._turns: dict[str, threading.Lock] = {}
-        self._fresh: Counter[str] = Counter()
+        self._turned = threading.Condition(self._compiling)
+        self._fresh: set[str] = set()  # groups whose policy is being compiled
+        self._line: list[str] = []  # groups that wait for that, each once; a thread each, so a quarter of them at most
+        self._longest_line = None if threads is None else max(1, threads // 4)
         self.figures = Figures()
 
     def compiled(self, text: str, group: str = "", *, own: bool = False) -> Compiled:
@@ -140,20 +151,38 @@ class Pool:
     def fresh(self, text: str, group: str = "") -> Compiled:
         """The plan of a policy that somebody tries or wants to set, never kept; `Malformed`.
 
-        `Unavailable` at once when one of this group, or FRESH of all, are being compiled.
+        FRESH at a time, groups in the order in which they came. `Compiling` at once when one of this group is compiled
+        or waits, or too many wait; after FRESH_SECONDS for who waited in vain.
         """
-        with self._compiling:
+        with self._turned:
             found = self._compiled.get(inputs.text_digest(text))
             if found is not None:
                 return found
-            if self._fresh[group] or self._fresh.total() >= FRESH:
-                raise Unavailable("other policies are being compiled", hint="try again in a moment")
-            self._fresh[group] += 1
+            self._take_turn(group)
         try:
             return compile_policy(text)
         finally:
-            with self._compiling:
-                del self._fresh[group]
+            with self._turned:
+                self._fresh.discard(group)
+                self._turned.notify_all()
+
+    def _take_turn(self, group: str) -> None:
+        """Wait for a turn at the compiler; called with the lock."""
+        full = self._longest_line is not None and len(self._line) >= self._longest_line
+        if group in self._fresh or group in self._line or (full and len(self._fresh) >= FRESH):
+            raise Compiling
+        deadline = time.monotonic() + FRESH_SECONDS
+        self._line.append(group)
+        try:
+            while len(self._fresh) >= FRESH or self._line[0] != group:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._closed:
+                    raise Compiling
+                self._turned.wait(left)
+            self._fresh.add(group)
+        finally:
+            self._line.remove(group)
+            self._turned.notify_all()  # the next one may have a turn as well
 
     def _known(self, digest: str) -> Compiled | None:
         found = self._compiled.get(digest)
@@ -222,7 +251,8 @@ class Pool:
             raise
         else:
             self._give(worker, good=found.get("error") != "MemoryError")
-            self._troubles.pop((group, digest), None)
+            with self._free:
+                self._troubles.pop((group, digest), None)
             return found
         self._give(worker, good=False)
         self._note((group, digest))
@@ -339,3 +369,5 @@ class Pool:
             self._alive -= len(self._idle)
             self._idle.clear()
             self._free.notify_all()
+        with self._turned:
+            self._turned.notify_all()

@@ -76,6 +76,13 @@ def decide(tx: Connection, number: str, state: str, decider: str, now: datetime)
     return tx.execute(update(approvals).where(chosen).values(ended)).rowcount == 1
 
 
+def reopen(tx: Connection, number: str, sealed: bytes) -> bool:
+    """Let an approved change wait again, of which nothing came yet; False when there is none."""
+    chosen = (_c.id == number) & (_c.state == APPROVED) & _c.outcome.is_(None)
+    again = {"state": PENDING, "decider": None, "decided": None, "sealed": sealed}
+    return tx.execute(update(approvals).where(chosen).values(again)).rowcount == 1
+
+
 def finish(tx: Connection, number: str, outcome: str) -> None:
     """Keep what came of an approved change."""
     tx.execute(update(approvals).where(_c.id == number).values(outcome=outcome))

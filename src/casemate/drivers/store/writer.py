@@ -69,12 +69,19 @@ async def settled(work: Work[Any]) -> None:
 class Writer(Generic[T]):
     """Records work with `commit`, which gets the transaction and a batch; `tick` is called between batches.
 
+    `done` is called when that transaction is on disk: what `commit` notes in memory becomes true there and not before.
     `tick` returns after how many seconds it wants to be called again, None for never. The thread starts with the first
     work, in the process that has it: a fork takes no thread along.
     """
 
-    def __init__(self, store: Store, commit: Commit[T], tick: Callable[[], float | None] = lambda: None) -> None:
-        self._store, self._commit, self._tick = store, commit, tick
+    def __init__(
+        self,
+        store: Store,
+        commit: Commit[T],
+        tick: Callable[[], float | None] = lambda: None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store, self._commit, self._tick, self._done = store, commit, tick, done
         self._closed = False
         self.forked()
         _WRITERS.add(self)
@@ -183,6 +190,8 @@ class Writer(Generic[T]):
                 return
             for work in batch:
                 work.error = error
+        else:
+            self._done()
         _tell(batch)
 
 
