@@ -6,7 +6,7 @@ import ssl
 import pytest
 from starlette.routing import Match, Route
 
-from casemate.api import protocol
+from casemate.api import gate, protocol
 from casemate.api.application import Direct
 
 POST = b"POST /kbs/v0/auth HTTP/1.1\r\nHost: a\r\n"
@@ -239,3 +239,38 @@ def test_routes_without_the_router_are_those_that_it_would_choose(service):
             assert found is chosen, (method, path)
             if chosen is not None:
                 assert scope["path_params"] == chosen.matches(dict(scope))[1]["path_params"]
+
+
+def test_what_is_refused_unread_is_counted_always_and_logged_seldom(service, caplog):
+    caplog.set_level("INFO", logger="casemate.api")
+
+    def count(why):
+        lines = service.call("GET", "/metrics").body.decode().splitlines()
+        return sum(
+            float(line.split()[1]) for line in lines if line.startswith(f'casemate_dropped_total{{why="{why}"}}')
+        )
+
+    before, long = count("unreadable"), count("head")
+    many = gate.LINES * 4
+    for _ in range(many):
+        assert statuses(raw(service, b"GET /secret HTTP/1.1\r\n\r\n")) == [400]
+    assert statuses(raw(service, GET + b"X: " + b"y" * (protocol.MAX_HEAD + 8192))) in ([431], [400], [])
+    assert count("unreadable") - before >= many
+    assert count("unreadable") + count("head") - before - long == many + 1
+    lines = [one.fields for one in caplog.records if one.message == "dropped"]
+    assert lines[0]["why"] == "unreadable"
+    assert "secret" not in repr(lines)
+
+
+def test_lines_on_what_is_dropped_are_bounded(service, caplog, monkeypatch):
+    caplog.set_level("INFO", logger="casemate.api")
+    now = [0.0]
+    made = gate.Gate(service.broker.settings, service.app.state.metrics)
+    made._lines._clock = lambda: now[0]
+    for _ in range(100):
+        made.dropped("unreadable")
+    now[0] += 1
+    made.dropped("head")
+    lines = [one.fields for one in caplog.records if one.message == "dropped"]
+    assert len(lines) == gate.LINES + 1
+    assert lines[-1] == {"why": "head", "unsaid": 100 - gate.LINES}

@@ -143,6 +143,46 @@ def test_paths_of_resources_are_shown_as_far_as_the_operator_says(shown, label):
         assert samples(made.text()[0].decode())[f"kbs_resource_{name}_total", (("resource_path", label),)] == 1
 
 
+POLICY = "package policy\nimport rego.v1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "counted", "rule"),
+    [
+        ("allow := true if true\nallow := false if true", "errors", "policy.resource.error"),
+        ('allow := "yes"', "errors", "policy.resource.error"),
+        ("default allow := false", "violations", "policy.resource"),
+        ("default allow := true", "approvals", None),
+    ],
+)
+def test_a_policy_that_breaks_is_an_error_and_one_that_says_no_is_a_violation(service, text, counted, rule):
+    app = service.found("broken")
+    service.admin.put_resource(app.app_id, f"kbs:///{app.path}", b"value")
+    service.admin.call("PUT", "/policies/resource/resource-policy?tenant=broken", {"text": POLICY + text})
+    guest = Guest(service, app.manifest)
+    assert guest.handshake().status == 200
+    before = read(service)
+    got = guest.get(app.path)
+    assert got.status == (403 if rule else 200)
+    if rule:
+        assert [reason["rule"] for reason in json.loads(got.body)["reasons"]] == [rule]
+    after = read(service)
+    for name in ("errors", "violations", "approvals"):
+        assert grown(before, after, f"kbs_policy_{name}_total") == (name == counted)
+    assert grown(before, after, "kbs_policy_evaluations_total") == 1
+
+
+def test_an_attestation_policy_that_breaks_is_an_error(service):
+    service.admin.call(
+        "PUT", "/policies/attestation/default_cpu?tenant=odd", {"text": POLICY + 'trust_claims := {"nonsense": 2}'}
+    )
+    guest = Guest(service, service.found("odd").manifest)
+    before = read(service)
+    assert guest.handshake().status == 403
+    after = read(service)
+    assert grown(before, after, "kbs_policy_errors_total") == grown(before, after, "kbs_policy_evaluations_total") == 1
+
+
 def test_metrics_can_be_an_auditors_alone(tmp_path):
     made = brokers.start(tmp_path, metrics_open=False)
     try:

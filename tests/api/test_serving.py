@@ -1,5 +1,6 @@
 """`casemate serve` as a process: what it prints, how it ends, several workers, what it says in its log."""
 
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from casemate.api import server
 from casemate.broker import checking, prepare
 from casemate.broker import settings as sets
+from casemate.broker.assemble import assemble
 from casemate.drivers import brokerclient, http
 from casemate.errors import Malformed, Unusable
 from casemate.testing.broker import _free_port
@@ -100,6 +104,12 @@ def test_check_prints_every_setting_as_toml(folder):
         ('rate_exempt = ["everybody"]', "rate_exempt"),
         ('refused_tees = ["smaple"]', "refused_tees"),
         ('store = "nosuchdb://x:hunter2@y/z"', "store"),
+        ('store = "mysql://x:hunter2@y/z"', "mysql"),
+        ('store = "postgresql+nosuch://x:hunter2@y/z"', "store"),
+        ('store = "postgresql+pg8000://x:hunter2@y/z"', "pg8000"),
+        ('store = ""', "store is empty"),
+        ('store = "sqlite:////no/such/folder/store.db"', "no folder"),
+        ('store = "sqlite:////dev/null"', "not a regular file"),
         ('tls_minimum = "1.1"', "tls_minimum"),
         ("rate = -1", "rate"),
         ("threads = 0", "threads"),
@@ -120,6 +130,36 @@ def test_check_says_what_is_wrong(folder, line, named):
         checking.check(sets.load(folder))
     assert named in str(told.value)
     assert "hunter2" not in str(told.value)
+
+
+def test_check_tries_the_master_key_and_changes_nothing(folder):
+    def content():
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    before = content()
+    checking.check(sets.load(folder))
+    assert content() == before  # no store was made
+    assemble(sets.load(folder)).close()
+    before = content()
+    checking.check(sets.load(folder))
+    assert content() == before
+    running = assemble(sets.load(folder))
+    checking.check(sets.load(folder))  # beside a broker that writes
+    running.close()
+    (folder / "master.key").write_bytes(bytes(32))
+    with pytest.raises(Unusable, match="another master key"):
+        checking.check(sets.load(folder))
+    (folder / "store.db").write_bytes(b"no database" * 400)
+    with pytest.raises(Unusable, match="as SQLite"):
+        checking.check(sets.load(folder))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_check_looks_whether_the_store_can_be_written(folder):
+    assemble(sets.load(folder)).close()
+    (folder / "store.db").chmod(0o400)
+    with pytest.raises(Unusable, match="cannot be written by this user"):
+        checking.check(sets.load(folder))
 
 
 def test_check_looks_at_keys_and_shows_none(folder):
@@ -289,3 +329,29 @@ def test_tls_1_2_only_when_the_operator_says_so(tmp_path):
             context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5))
         with opened(tmp_path) as peer:
             assert peer.version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("host", "told", "hint"),
+    [
+        ("not a host", "no such host", "`host` in broker.toml"),
+        ("192.0.2.1", "Cannot assign requested address", "no interface"),
+        ("127.0.0.1", "Address already in use", "another program has that port"),
+    ],
+)
+def test_why_it_cannot_listen(tmp_path, host, told, hint):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = prepare.prepare(tmp_path, tmp_path / "admin.key", port=taken.getsockname()[1])
+        broker = assemble(structs.replace(settings, host=host))
+        with pytest.raises(Unusable) as raised:
+            server.serve(broker)
+        assert told in str(raised.value)
+        assert hint in raised.value.hint
+
+
+def test_what_is_no_error_of_a_socket_names_no_port(tmp_path):
+    settings = prepare.prepare(tmp_path, tmp_path / "admin.key", port=1)
+    assert "another" not in server.cannot_listen(settings, SystemExit(3)).hint
+    told = server.cannot_listen(settings, PermissionError(errno.EACCES, "no"))
+    assert "Permission denied" in str(told)
+    assert "1024" in told.hint

@@ -17,6 +17,8 @@ MANY = 60
 def hurried(tmp_path, monkeypatch):
     """A broker without patience."""
     monkeypatch.setattr("casemate.api.protocol.HEAD_SECONDS", 1.0)
+    monkeypatch.setattr("casemate.api.protocol.ANSWER_SECONDS", 0.7)
+    monkeypatch.setattr("casemate.api.protocol.ANSWER_PACE", 1 << 40)
     monkeypatch.setattr("casemate.api.server.HANDSHAKE_SECONDS", 1.0)
     monkeypatch.setattr("casemate.api.server.KEEP_ALIVE", 1)
     monkeypatch.setattr("casemate.api.answers.BODY_SECONDS", 1.0)
@@ -142,3 +144,89 @@ def test_answers_that_nobody_reads(hurried):
     peer.close()
     assert settled(hurried)
     assert sent < 4000 * 20 * 40
+
+
+def unread(service, count=8, *, asked=200, buffer=4096):
+    """Peers who asked for much, take next to nothing and stay."""
+    made = []
+    for _ in range(count):
+        bare = socket.socket()
+        bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        bare.connect(("127.0.0.1", service.broker.settings.port))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        peer = context.wrap_socket(bare)
+        peer.settimeout(0.2)
+        made.append(peer)
+        try:
+            peer.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * asked)
+        except OSError:
+            pass
+    return made
+
+
+def dropped(service, why):
+    text = service.call("GET", "/metrics").body.decode()
+    return sum(float(line.split()[1]) for line in text.splitlines() if f'casemate_dropped_total{{why="{why}"}}' in line)
+
+
+def waiting(service):
+    return [one for one in service.server.server_state.connections if one._waiting is not None]
+
+
+def all_wait(service, count):
+    for _ in range(300):
+        if len(waiting(service)) == count:
+            return
+        time.sleep(0.01)
+    raise AssertionError("requests are begun whose answers nobody takes")
+
+
+@pytest.mark.parametrize("trickle", [False, True])
+def test_peers_that_stay_and_do_not_read_are_dropped_and_hold_no_place(hurried, monkeypatch, trickle):
+    if not trickle:
+        monkeypatch.setattr("casemate.api.protocol.ANSWER_SECONDS", 3.0)
+    peers, stop = unread(hurried), threading.Event()
+
+    def sip():
+        while not stop.wait(0.02):
+            for peer in peers:
+                try:
+                    peer.recv(16)
+                except OSError:
+                    pass
+
+    sipping = threading.Thread(target=sip)
+    if trickle:
+        sipping.start()
+    else:
+        all_wait(hurried, len(peers))  # the next request is not begun
+        for one in waiting(hurried):
+            assert one.transport.get_write_buffer_size() < (256 << 10)
+        assert hurried.app.gate.flight.now == 0
+    try:
+        served(hurried)
+        assert settled(hurried)
+    finally:
+        stop.set()
+        if trickle:
+            sipping.join()
+    assert dropped(hurried, "unread") == len(peers)
+    assert hurried.app.gate.flight.now == 0
+    for peer in peers:
+        peer.close()
+
+
+def test_who_reads_late_gets_every_answer(hurried, monkeypatch):
+    monkeypatch.setattr("casemate.api.protocol.ANSWER_SECONDS", 30.0)
+    (peer,) = unread(hurried, 1, asked=90, buffer=64 << 10)
+    all_wait(hurried, 1)
+    peer.settimeout(0.5)
+    found = b""
+    try:
+        while piece := peer.recv(1 << 20):
+            found += piece
+    except OSError:
+        pass
+    peer.close()
+    assert found.count(b"HTTP/1.1 200 OK") == found.count(b"HTTP/1.1 ") == 90

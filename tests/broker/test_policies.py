@@ -76,7 +76,7 @@ def test_a_policy_without_an_answer_refuses_that_request_alone(service, text):
     other, _ = guest_of(service, "other")
     got = other.handshake()
     assert got.status == 403
-    assert "policy.attestation" in rules(got)
+    assert "policy.attestation.error" in rules(got)
     assert guest.handshake().status == 200
 
 

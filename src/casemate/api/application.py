@@ -52,7 +52,7 @@ BODIES = 256 << 20
 HOT, RESOURCE = "/kbs/v0/", "/kbs/v0/resource/"
 
 
-def app(broker: Broker) -> Starlette:
+def app(broker: Broker) -> Application:
     """The broker's ASGI application."""
 
     @contextlib.asynccontextmanager
@@ -62,7 +62,7 @@ def app(broker: Broker) -> Starlette:
 
     shapes.ready(broker.settings.refused_tees)
     metrics = Metrics(broker.settings)
-    made = _Application(
+    made = Application(
         routes=[route for part in PARTS for route in part.routes(broker)],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
@@ -81,7 +81,7 @@ def app(broker: Broker) -> Starlette:
     return made
 
 
-class _Application(Starlette):
+class Application(Starlette):
     """Starlette, without its outermost layer: nothing gets out of `Journal` that it could answer."""
 
     gate: Gate

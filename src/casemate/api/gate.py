@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from casemate.broker.settings import Settings
 
 MAX_HEAD = 256 << 10
+LINES = 5  # a second, of what was dropped unread
 # Asked by monitors, often and without credentials; they cost next to nothing and say nothing of what is kept here.
 FREE = ("/healthz", "/readyz", "/metrics")
 _ID = logs.HEADER.lower().encode()
@@ -37,6 +38,21 @@ class Gate:
         self.flight = Flight(settings.requests)
         self.buckets = Buckets(settings.rate / workers, settings.burst // workers)
         self.exempt = exempt(settings.rate_exempt)
+        self._lines, self._unsaid = Buckets(LINES, LINES), 0
+
+    def dropped(self, why: str) -> None:
+        """Count what ended before it was a request, or before its answer was taken (`api.protocol`).
+
+        Strangers cause it at will, so that a line of it is logged a few times a second; it tells how many were not.
+        """
+        self.metrics.dropped(why)
+        if self._lines.wait(""):
+            self._unsaid += 1
+            return
+        self._lines.take("")
+        fields = {"why": why, **({"unsaid": self._unsaid} if self._unsaid else {})}
+        self._unsaid = 0
+        _LOG.info("dropped", extra={"fields": fields})
 
 
 class Journal:

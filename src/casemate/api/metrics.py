@@ -28,6 +28,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from casemate import __version__
+from casemate.broker.meter import BROKEN
 from casemate.tee import ROOMS
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Metrics:
         self._decisions = counter("casemate_decisions", "Decisions on evidence", "act", "tee_type", "result")
         self._reasons = counter("casemate_decision_reasons", "Failed rules of decisions on evidence", "act", "rule")
         self._limited = counter("casemate_limited", "Requests turned away unread", "why")
+        self._dropped = counter("casemate_dropped", "Connections ended: unreadable, head, unread, connections", "why")
         self._steps = Histogram(
             "casemate_step_seconds", "A step's time", ["act", "step"], registry=made, buckets=_STEPS
         )
@@ -158,6 +160,10 @@ class Metrics:
         """Count a request that was turned away; `why` is a constant."""
         self._limited.labels(why).inc()
 
+    def dropped(self, why: str) -> None:
+        """Count a connection that was ended by `api.protocol`; `why` is a constant."""
+        self._dropped.labels(why).inc()
+
     def step(self, act: str, name: str, seconds: float) -> None:
         """Part of `broker.meter.Sink`."""
         self._of(self._steps, act, name).observe(seconds)
@@ -169,11 +175,9 @@ class Metrics:
         failed = [self._rule(rule) for rule in rules]
         for rule in failed:
             self._of(self._reasons, act, rule).inc()
-        if act == "release":
+        broken = not allowed and not BROKEN.isdisjoint(failed)
+        if act == "release" or broken:
             self._policy["evaluations"].inc()
-            broken = any(
-                rule.startswith("policy.") and rule.endswith((".error", ".failed", ".time")) for rule in failed
-            )
             self._policy["errors" if broken else "approvals" if allowed else "violations"].inc()
 
     def text(self) -> tuple[bytes, str]:

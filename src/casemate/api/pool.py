@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 NAME = "casemate act"
@@ -37,7 +38,14 @@ class Pool:
         return await future
 
     def close(self) -> None:
-        """End the threads when what they do now is done; what still waits is not begun."""
+        """End the threads when what they do now is done; what still waits is not begun, and whoever awaits it is told.
+
+        An act that was begun goes on: what it decides is recorded, and nothing that rests on it is answered.
+        """
+        with suppress(Empty):
+            while True:
+                if (job := self._queue.get_nowait()) is not None:
+                    _tell(job[3], _dropped, job[4], None)
         for _ in self._threads:
             self._queue.put(None)
         self._threads = []
@@ -73,6 +81,10 @@ def _tell(loop: asyncio.AbstractEventLoop, how: Callable[..., None], future: asy
 def _done(future: asyncio.Future[Any], found: Any) -> None:
     if not future.done():
         future.set_result(found)
+
+
+def _dropped(future: asyncio.Future[Any], _: None) -> None:
+    future.cancel()
 
 
 def _failed(future: asyncio.Future[Any], error: BaseException) -> None:

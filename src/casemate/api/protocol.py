@@ -4,25 +4,34 @@ A connection costs memory and one of `connections`, so it has to be used: each r
 requests have their time, a head and what frames a body have their bytes, and one peer gets a share of all connections.
 Bytes that could be read in two ways are never read (RFC 9112 sections 6.1 and 11.2), and while a request is being
 answered nothing of the next one is parsed.
+
+An answer goes to the transport whole, so its request is over however long the peer takes to read it; but the next one
+is not begun before, what was written is bounded, and taking it has its time too, by its size.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from casemate.api import clients, peers
 from casemate.api.gate import MAX_HEAD
 
 HEAD_SECONDS = 15.0  # from the handshake, or from a later request's first byte, to the head's end
+ANSWER_SECONDS = 30.0  # for the peer to take what it was answered, and for each ANSWER_PACE bytes of that one more
+ANSWER_PACE = 128 << 10
+UNREAD = 32 << 10  # bytes that wait in the transport (beside its own 64 KiB) from which nothing new is answered
 MAX_FRAMING = 64 << 10  # bytes of chunk sizes, their extensions and trailers, beside FRAMING for each byte of a body
 FRAMING = 8
 _GOODBYE_SECONDS = 0.3
 _PIECE = 4 << 10  # read at a time: what stands in one piece behind a request may be parsed before its answer
 _MAX_KEPT = 1 << 20
+_WHY = {400: "unreadable", 431: "head"}
 _SAID = {
     400: b"the request cannot be read",
     431: b"the head of the request is too long",
@@ -37,6 +46,11 @@ class Protocol(HttpToolsProtocol):
 
     peer = ""
     most = 1000  # connections of the whole process
+    dropped: Callable[[str], None] = staticmethod(lambda why: None)  # who counts; `why` is a constant of ours
+    _unread: asyncio.TimerHandle | None = None
+    _waiting: tuple[RequestResponseCycle, Any] | None = None  # the next request, while answers are not taken
+    _written = 0  # bytes of the last answer's body
+    _before = 0  # and of the one before
     _timer: asyncio.TimerHandle | None = None
     _kept = b""  # came while a request was being answered
     _head = 0  # bytes of the head that is being read, by the pieces that held some of it
@@ -52,10 +66,13 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         """Count the connection for its peer and wait for a request."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
+        transport.set_write_buffer_limits(high=UNREAD)
         self.app_state = {**self.app_state, **clients.shown(transport)}
         self.peer = peers.peer(self.client[0] if self.client else None)
         own = sum(getattr(other, "peer", "") == self.peer for other in self.connections)
         if own > peers.share(self.peer, self.most) or len(self.connections) > self.most:
+            self.dropped("connections")
             transport.abort()
             return
         self._await_head()
@@ -106,6 +123,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         """Say why and close; a request before this one still gets its answer."""
+        self.dropped(_WHY[status])
         if self._busy() and not self.cycle.more_body:
             self.cycle.keep_alive, self._over = False, True
             self.flow.pause_reading()
@@ -164,9 +182,18 @@ class Protocol(HttpToolsProtocol):
         self._in_head, self._framing = True, 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.flow.write_paused:
+            self._waiting = cycle, app
+            return
+        self._before, self._written = self._written, 0
+
         async def carried(scope: Any, receive: Any, send: Any) -> None:
+            async def counted(message: Any) -> None:
+                self._written += len(message.get("body", b""))
+                await send(message)
+
             try:
-                await app(scope, receive, send)
+                await app(scope, receive, counted)
             except asyncio.CancelledError:  # an answer that uvicorn makes up might say less than what was decided
                 cycle.disconnected = True
                 self.transport.abort()
@@ -176,12 +203,29 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The next request, if it waits."""
         super().on_response_complete()
+        if self.flow.write_paused:
+            self._await_reader()  # its size is known now
         if self._kept and not self.pipeline and not self._busy():
             self.data_received(b"")
 
+    def pause_writing(self) -> None:
+        """The peer takes less than it asks for: that has its time."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """It took enough; the request that waited for that begins."""
+        super().resume_writing()
+        self._forget_reader()
+        if self._waiting is not None:
+            (cycle, app), self._waiting = self._waiting, None
+            self._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer and what nobody will read."""
+        """Forget the timers and what nobody will read."""
         self._stop_waiting()
+        self._forget_reader()
+        self._waiting = None
         self._kept = b""
         super().connection_lost(exc)
 
@@ -197,10 +241,31 @@ class Protocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
+    def _await_reader(self) -> None:
+        self._forget_reader()
+        seconds = ANSWER_SECONDS + (self._before + self._written) / ANSWER_PACE
+        self._unread = self.loop.call_later(seconds, self._not_read)
+
+    def _not_read(self) -> None:
+        self.dropped("unread")
+        self.transport.abort()
+
+    def _forget_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _Flow(FlowControl):
+    """No answer waits for its reader: it is whole in memory anyway, and its request would keep its place."""
+
+    async def drain(self) -> None:
+        """At once."""
 
 
 class _Ambiguous(httptools.HttpParserError):

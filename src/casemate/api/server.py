@@ -5,6 +5,7 @@ What a connection may do and how long it may take for it is told in `casemate.ap
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -34,6 +35,13 @@ HANDSHAKE_SECONDS = 15.0
 KEEP_ALIVE = 30
 GROUPS = "X25519MLKEM768:X25519:prime256v1"
 _LOG = logging.getLogger("casemate.api")
+_HINTS = {
+    errno.EADDRINUSE: "another program has that port",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; choose another `port`",
+    errno.EPERM: "this process is not allowed to listen there",
+    errno.EAFNOSUPPORT: "this machine has no addresses of that kind",
+}
 
 
 def serve(broker: Broker, *, worker: bool = False) -> None:
@@ -55,11 +63,28 @@ def serve(broker: Broker, *, worker: bool = False) -> None:
     try:
         running.run(sockets=[listening(broker.settings, shared=True)] if worker else None)
     except (SystemExit, OSError) as ended:  # uvicorn's way to say that it could not begin
-        where = f"{broker.settings.host}:{broker.settings.port}"
-        raise Unusable(f"the broker can't listen on {where}", hint="another program has that port") from ended
+        if running.started:
+            raise
+        raise cannot_listen(broker.settings, ended) from ended
     finally:
         broker.close()
         _LOG.info("stopped")
+
+
+def cannot_listen(settings: Settings, ended: BaseException) -> Unusable:
+    """Why nothing could be bound: what `ended`, or the error that it came from, says."""
+    reason: BaseException | None = ended
+    while reason is not None and not isinstance(reason, OSError):
+        reason = reason.__cause__ or reason.__context__
+    if reason is None:
+        return Unusable("the broker can't start", hint="the log tells more")
+    if isinstance(reason, socket.gaierror):
+        told, hint = "no such host", "`host` in broker.toml is an address of this machine, or a name of one"
+    else:
+        number = reason.errno or 0
+        told, hint = os.strerror(number) if number else "it can't be bound", _HINTS.get(number, "")
+    where = f"{settings.host}:{settings.port}"
+    return Unusable(f"the broker can't listen on {where}: {told}", hint=hint)
 
 
 def listening(settings: Settings, *, shared: bool) -> socket.socket:
@@ -81,11 +106,12 @@ def server(broker: Broker) -> uvicorn.Server:
     """A server that was not started yet; what its settings judge more strictly than before takes effect now."""
     settings = broker.settings
     trust.settled(broker)
+    made = app(broker)
     config = uvicorn.Config(
-        app(broker),
+        made,
         host=settings.host,
         port=settings.port,
-        http=type("Protocol", (Protocol,), {"most": settings.connections}),
+        http=type("Protocol", (Protocol,), {"most": settings.connections, "dropped": staticmethod(made.gate.dropped)}),
         ws="none",
         loop="casemate.api.server:Loop",
         timeout_keep_alive=KEEP_ALIVE,

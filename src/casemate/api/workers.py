@@ -94,12 +94,11 @@ def _close(worker: subprocess.Popen[bytes]) -> None:
 
 def _claim(settings: Settings) -> None:
     """Refuse a port that somebody has: workers that share one would not notice."""
-    from casemate.api.server import listening
+    from casemate.api.server import cannot_listen, listening
 
     if settings.port == 0:
         raise Unusable("workers need a port that is not 0", hint="set `port` in broker.toml")
     try:
         listening(settings, shared=False).close()
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise Unusable(f"the broker can't listen on {where}", hint="another program has that port") from error
+        raise cannot_listen(settings, error) from error

@@ -16,6 +16,11 @@ from casemate.errors import Finding
 NOTES: ContextVar[dict[str, str] | None] = ContextVar("notes", default=None)
 
 
+# Rules of policies that gave no answer that counts (`broker.policies`), told apart from those that say no.
+BROKEN_ATTESTATION, BROKEN_RESOURCE = "policy.attestation.error", "policy.resource.error"
+BROKEN = frozenset((BROKEN_ATTESTATION, BROKEN_RESOURCE))
+
+
 class Sink(Protocol):
     """Who counts. Both are called from any thread and must not fail."""
 

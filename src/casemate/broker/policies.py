@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from casemate.broker import repositories, resources
+from casemate.broker.meter import BROKEN_ATTESTATION, BROKEN_RESOURCE
 from casemate.broker.sessions import Session, demand_key
 from casemate.drivers.rego import Broken, Compiled, Pool
 from casemate.drivers.store import accounts, registry, rvps, vaulted
@@ -165,7 +166,7 @@ def attestation(
             view = appraised(broker.policies, text, asked, base.references, group=whose, policy_id=policy_id)
             made[part.name].update(view)
         except (Broken, Malformed) as error:
-            failed.append(_finding("policy.attestation", f"an answer of {policy.name} {policy.digest}", str(error)))
+            failed.append(_finding(BROKEN_ATTESTATION, f"an answer of {policy.name} {policy.digest}", str(error)))
     return Appraised(made, given, base.tenant, tuple(failed))
 
 
@@ -304,7 +305,7 @@ def _resource(broker: Broker, session: Session, rego: tuple[Stored, str], data: 
         answer = held.pool.evaluate(compiled, given=claims, data=data, rules=("allow",), group=group)
         allowed = results.allowed(answer.values.get("allow"))
     except (Broken, Malformed) as error:
-        return _finding("policy.resource", wanted, str(error))
+        return _finding(BROKEN_RESOURCE, wanted, str(error))
     if not _volatile(compiled):
         held.remember(held.known, key, allowed)
     return _allow(allowed, wanted)
