@@ -341,9 +341,34 @@ def test_the_commands(tmp_path):
     words.write_bytes(WORDS + b"\n")
     words.chmod(0o600)
     run("backup", tmp_path / "b", "--home", tmp_path / "one", "--passphrase-file", words, "--with-keys")
+    made = (tmp_path / "b").read_bytes()
+    told = run("backup", tmp_path / "b", "--home", tmp_path / "one", "--passphrase-file", words, code=2)
+    assert "is there already" in str(told)
+    assert "--force" in str(told)
+    assert (tmp_path / "b").read_bytes() == made
+    run("backup", tmp_path / "b", "--home", tmp_path / "one", "--passphrase-file", words, "--with-keys", "--force")
     told = run("restore", tmp_path / "b", "--home", tmp_path / "two", "--passphrase-file", words)
     assert told["keys"]
-    assert told["entries"] == 1
+    assert told["entries"] == 2
     assert Path(told["folder"]) == tmp_path / "two"
     words.chmod(0o644)
     run("backup", tmp_path / "c", "--home", tmp_path / "one", "--passphrase-file", words, code=2)
+
+
+@pytest.mark.parametrize("words", [b"", b"short"])
+def test_a_passphrase_that_is_too_short_makes_no_backup(used, tmp_path, words):
+    service, _ = used
+    before = size(service.broker.settings)
+    with pytest.raises(Unusable, match=f"{len(words)} bytes, 12 are the least"):
+        recovery.save(service.broker.settings, tmp_path / "b", passphrase=words, keys=True)
+    assert not (tmp_path / "b").exists()
+    assert size(service.broker.settings) == before
+
+
+@pytest.mark.parametrize("place", ["nowhere/b", "."])
+def test_a_backup_that_cannot_be_written_is_no_entry(used, tmp_path, place):
+    service, _ = used
+    before = size(service.broker.settings)
+    with pytest.raises(Unusable, match="cannot be written"):
+        recovery.save(service.broker.settings, tmp_path / place, passphrase=WORDS, keys=True)
+    assert size(service.broker.settings) == before

@@ -32,6 +32,12 @@ def test_check(policy, tmp_path):
     done = run("check", policy, "--kind", "resource")
     assert done.exit_code == 1
     assert "`allow` is missing" in done.output
+    assert "is it one of --kind attestation?" in done.output
+    resource = tmp_path / "r.rego"
+    resource.write_text(HEAD + "default allow := false\n")
+    assert "`trust_claims` is missing, so as attestation policy it says nothing; is it one of --kind resource?" in (
+        run("check", resource).output
+    )
     policy.write_text(HEAD + "default allow := true\nallow if not input.x in query_reference_value(data.nothing)\n")
     told = json.loads(run("check", policy, "--kind", "resource", "--json").output)
     assert [r["message"].split()[0] for r in told["remarks"]] == ["everything", "`not`", "`data.nothing`"]
@@ -81,6 +87,15 @@ def test_at_a_broker(policy, tmp_path):
         listed = json.loads(run("attestations", "--json", home=tmp_path).output)["attestations"]
         done = run("explain", listed[0]["id"], home=tmp_path)
         assert "affirming (hardware 2)" in done.output
-        assert "taken back" in run("rm", "default_cpu", home=tmp_path).output
+        assert "attestation policy default_cpu: taken back" in run("rm", "default_cpu", home=tmp_path).output
+        told = run("rm", "resource-policy", home=tmp_path)
+        assert told.exit_code == 2
+        assert "for resource policies: --kind resource" in told.output
+        assert "for resource policies: --kind resource" in run("show", home=tmp_path).output
+        policy.write_text(HEAD + "default allow := false\n")
+        assert run("set", policy, "--kind", "resource", home=tmp_path).exit_code == 0
+        shown = run("show", "--kind", "resource", home=tmp_path).output
+        assert "resource policy resource-policy (broker)" in shown
+        assert "for attestation policies: --kind attestation" in shown
     finally:
         service.stop()

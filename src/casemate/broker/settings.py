@@ -132,6 +132,10 @@ def load(folder: Path, *, strict: bool = False) -> Settings:
         ) from error
     except (OSError, ValueError) as error:
         raise Malformed(f"{path}: {error}") from error
+    if document.get("store") == "":  # a template's empty variable: SQLite in its place would be a surprise
+        raise Malformed(
+            f"{path}: store is empty", hint="give it a value, or leave the line out for SQLite in the folder"
+        )
     try:
         return msgspec.convert({"folder": str(folder), **document, **asked}, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:

@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("casemate.cli.status:status", "Show whether the local broker and registry answer."),
     "stop": ("casemate.cli.stop:stop", "Stop a workload, gracefully and then firmly."),
     "tenant": ("casemate.cli.tenant:tenant", "Make tenants and set what each of them settled."),
+    "trust": ("casemate.cli.trust:trust", "Write the trust file of a broker."),
     "up": ("casemate.cli.up:up", "Start a local broker and registry for development."),
     "verify": ("casemate.cli.verify:verify", "Verify evidence in files, or a running service."),
 }

@@ -6,35 +6,37 @@ from pathlib import Path
 
 import click
 
-from casemate.cli import output
+from casemate.cli import output, places
 
-_HOME = click.option(
-    "--home", "folder", type=click.Path(path_type=Path), help="The broker's folder; default: the local one's."
-)
+_HOME = click.option("--home", "folder", type=places.PATH, help="The broker's folder; default: the local one's.")
 _PASSPHRASE = click.option(
     "--passphrase-file",
-    type=click.Path(path_type=Path),
+    type=places.PATH,
     help="A private file whose first line is the passphrase; default: the broker's master key seals.",
 )
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=places.PATH)
 @_HOME
 @_PASSPHRASE
+@click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--with-keys", is_flag=True, help="The broker's keys and settings too; needs a passphrase.")
 @output.json_option
-def backup(file: Path, folder: Path | None, passphrase_file: Path | None, with_keys: bool, as_json: bool) -> None:
+def backup(
+    file: Path, folder: Path | None, passphrase_file: Path | None, with_keys: bool, force: bool, as_json: bool
+) -> None:
     """Write all that a broker's store holds to FILE, sealed. The broker may go on running."""
     from casemate.broker import recovery, settings
 
     chosen = settings.load(_folder(folder))
+    places.demand_new(file, force=force)
     facts = recovery.save(chosen, file.absolute(), passphrase=_passphrase(passphrase_file), keys=with_keys)
     output.emit(facts, as_json=as_json)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=places.PATH)
 @_HOME
 @_PASSPHRASE
 @click.option("--store", help="Database URL for a broker that is made from the backup; default: as it was.")

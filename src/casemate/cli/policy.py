@@ -36,7 +36,7 @@ def check(file: Path, kind: str, as_json: bool) -> None:
     found = {"digest": compiled.digest, "rules": list(compiled.rules), "remarks": [r._asdict() for r in remarks]}
     output.emit(found, as_json=as_json, text=lambda: policyview.remarks(found))
     if lint.errors(remarks):
-        raise Refused.because("policy.entry", expected=f"an {kind} policy", found="none", hint="see the remarks")
+        raise Refused.because("policy.entry", expected=f"one of --kind {kind}", found="none", hint="see the remarks")
 
 
 @policy.command()
@@ -131,6 +131,8 @@ def show(name: str, kind: str, tenant: str | None, as_json: bool) -> None:
 
     found = policyview.ask("GET", f"/policies/{kind}/{name or policyview.NAMES[kind]}", tenant)
     output.emit(found, as_json=as_json, text=lambda: policyview.page(found))
+    if not as_json:
+        output.note(policyview.other(kind))
 
 
 @policy.command("list")
@@ -155,7 +157,7 @@ def rm(name: str, kind: str, tenant: str | None, as_json: bool) -> None:
     """Take a policy back: what held before any was set holds again. Its history stays."""
     from casemate.cli import policyview
 
-    found = policyview.ask("DELETE", f"/policies/{kind}/{name}", tenant)
+    found = policyview.taken(kind, name, tenant)
     output.emit(found, as_json=as_json, text=lambda: policyview.taken_back(found))
 
 

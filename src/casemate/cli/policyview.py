@@ -72,6 +72,20 @@ def explained(given: Any, policy_file: Path | None, kind: str, path: str, refere
     return {"answers": [{"policy": policy_file.name if policy_file else name, "about": path or name, **told}]}
 
 
+def other(kind: str) -> str:
+    """How to speak of the other kind's policies."""
+    rest = next(name for name in NAMES if name != kind)
+    return f"this is about {kind} policies; for {rest} policies: --kind {rest}"
+
+
+def taken(kind: str, name: str, tenant: str | None) -> dict[str, Any]:
+    """Take a policy back; what was not found may be of the other kind."""
+    try:
+        return ask("DELETE", f"/policies/{kind}/{name}", tenant)
+    except Unusable as error:
+        raise Unusable(str(error), hint=f"casemate policy list; {other(kind)}") from error
+
+
 def remarks(found: dict[str, Any]) -> None:
     """What `check` found."""
     for remark in found["remarks"]:
@@ -143,7 +157,7 @@ def was_set(found: dict[str, Any]) -> None:
 def taken_back(found: dict[str, Any]) -> None:
     """What `rm` did."""
     if not waiting(found):
-        click.echo(f"{found['name']}: taken back")
+        click.echo(f"{found.get('kind', '')} policy {found['name']}: taken back".lstrip())
 
 
 def page(found: dict[str, Any]) -> None:

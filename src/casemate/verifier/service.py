@@ -120,6 +120,7 @@ def judge(
 
     `fetch` reads a collateral store, offline; what it lacks is `Unusable`.
     """
+    trust.demand_platforms()
     moment = now or datetime.now(UTC)
     expected = purpose_data(PURPOSE, answer.nonce + bytes.fromhex(answer.tls_pin.removeprefix("sha256:")))
     request = Request(report_data=expected, initdata_digest=hashlib.sha256(answer.initdata).digest())

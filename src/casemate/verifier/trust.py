@@ -38,8 +38,19 @@ class Trust:
     def demand_log(self) -> History:
         """Whose log the broker's is; `Unusable` for a trust file of before there was one."""
         if self.log is None:
-            raise Unusable("the trust file names no log", hint="`casemate up` writes it anew; else ask the operator")
+            raise Unusable(
+                "the trust file names no log",
+                hint="`casemate up` writes it anew; else the operator, by `casemate trust write`",
+            )
         return self.log
+
+    def demand_platforms(self) -> None:
+        """`Unusable` where the file says nothing of platforms: it is for receipts and the log alone."""
+        if not (self.anchors and self.references):
+            raise Unusable(
+                "the trust file names no anchor or no reference value, so no service can be judged by it",
+                hint="once the broker has both, its operator writes the file anew: casemate trust write",
+            )
 
     def statement(self, app_id: str) -> AppStatement:
         """The broker's statement of an app, over a connection to the pinned key and signed by that broker."""
@@ -65,7 +76,10 @@ class Trust:
 
 def read(path: Path) -> Trust:
     """The trust file at `path`; `Unusable` when it is not there, `Malformed` when it breaks its format."""
-    hint = "`casemate up` writes one for the local domain; for another, ask its operator and check the pins"
+    hint = (
+        "`casemate up` writes one for the local domain; of another broker its operator does: "
+        "`casemate trust write FILE --home FOLDER`; compare the pins"
+    )
     if not path.exists():
         raise Unusable(f"no trust file at {path}", hint=hint)
     data = userfiles.read(path, LIMIT, hint=hint)
@@ -83,9 +97,17 @@ def from_document(document: dict[str, Any]) -> Trust:
         raise Malformed(f"trust file: {error}") from error
     if not pins.is_digest(pin):
         raise Malformed("trust file: broker.pin is not sha256:<64 hex>")
-    if not anchors or not references:
-        raise Malformed("trust file: at least one anchor and one reference value are wanted")
-    return Trust(url, pin, anchors, references, history.parse(document["log"]) if "log" in document else None)
+    log = history.parse(document["log"]) if "log" in document else None
+    if log is None and not (anchors and references):
+        raise Malformed("trust file: at least one anchor and one reference value are wanted, or a log")
+    return Trust(url, pin, anchors, references, log)
+
+
+def of_info(url: str, pin: str, said: dict[str, Any], references: tuple[ReferenceValues, ...]) -> Trust:
+    """The trust of an admin who asked the broker: `said` came over a connection to its pinned key."""
+    known: dict[str, Any] = {"anchors": said.get("anchors"), "log": said.get("log"), "reference_values": []}
+    read = from_document({"broker": {"url": url, "pin": pin}, **known})
+    return Trust(url, pin, read.anchors, references, read.log)
 
 
 def _anchor(entry: dict[str, Any]) -> Anchor:

@@ -50,7 +50,10 @@ def _entries(program: Program, kind: str) -> list[Remark]:
         return []
     near = get_close_matches(wanted, program.rules, n=1)
     hint = f"; is `{near[0]}` meant to be it?" if near else ""
-    return [Remark("error", f"the rule `{wanted}` is missing, so an {kind} policy says nothing{hint}")]
+    for other, rule in _NEEDED.items():
+        if rule in program.rules:
+            hint = f"; is it one of --kind {other}?"
+    return [Remark("error", f"the rule `{wanted}` is missing, so as {kind} policy it says nothing{hint}")]
 
 
 def _idle(program: Program, kind: str) -> list[Remark]:
