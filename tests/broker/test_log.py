@@ -437,14 +437,14 @@ def test_a_minute_whose_entry_failed_is_told_later(log, failing):
 def test_decisions_written_one_by_one_count_once(log, monkeypatch):
     """A batch that fails for one of its own is done again one by one; its counts stand once."""
     log.log.count("auth", ["a.b"])
-    real = record.add
+    real = entries.append
 
-    def bad(tx, rows):
-        if any(row["act"] == "bad" for row in rows):
+    def bad(tx, state, pendings, *more, **options):
+        if any(one.kind == "bad" for one in pendings):
             raise ValueError("bad")
-        real(tx, rows)
+        real(tx, state, pendings, *more, **options)
 
-    monkeypatch.setattr(record, "add", bad)
+    monkeypatch.setattr(entries, "append", bad)
     with log.store.write():  # all three wait for the same transaction
         threads = [threading.Thread(target=_quietly, args=(log, act)) for act in ("bad", "attest", "bad")]
         for thread in threads:
