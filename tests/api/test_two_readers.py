@@ -89,6 +89,12 @@ class Transport(asyncio.Transport):
 
     resume_reading = pause_reading
 
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
+    def get_write_buffer_size(self):
+        return 0
+
 
 async def ours(pieces):
     """The requests that reach the application whole, by our protocol."""
