@@ -37,6 +37,7 @@ PROGRAMS = {
     "mke2fs": "e2fsprogs",
     "zstd": "zstd",
     "xz": "xz-utils",
+    "curl": "curl",
 }
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
@@ -163,8 +164,8 @@ def apt(root: list[str], options: list[str], arguments: list[str], purpose: str)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode == 0 and not re.search(r"^(E:|W: Failed to fetch)", done.stderr, re.MULTILINE):
             return
-    if arguments == ["update"] and done.returncode == 0:
-        return  # some lists are old; the installation says whether that matters
+    if done.returncode == 0:
+        return  # some lists are old, or a log could not be written; what is installed says whether that matters
     errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))] or ["no reason was given"]
     raise Stop(f"apt-get could not {purpose} (is the network up?): {errors[-1]}", 1)
 

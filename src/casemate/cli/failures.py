@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -108,13 +108,26 @@ def signals_told() -> Iterator[None]:
 
 
 def drain(code: object) -> object:
-    """Flush stdout; the exit code. One that takes no more is put aside, so that leaving the program is silent."""
+    """Flush both streams; the exit code. One that takes no more is put aside, so that leaving the program is silent.
+
+    Python itself would end with 120 over a stderr that nobody reads; progress is no part of the verdict.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        _flush(sys.stderr, sys.__stderr__, 2)
     try:
-        sys.stdout.flush()
+        _flush(sys.stdout, sys.__stdout__, 1)
     except (OSError, ValueError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return CUT_OFF if isinstance(error, BrokenPipeError) else code
     return code
+
+
+def _flush(stream: TextIO, first: TextIO | None, number: int) -> None:
+    """Flush; what can't be is led to nowhere, and the error goes on."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), first.fileno() if first else number)
+        raise
 
 
 def _told(error: Exception) -> tuple[str, str, str, int]:
